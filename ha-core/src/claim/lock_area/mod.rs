@@ -1,0 +1,1 @@
+//! The lock area: leases and ownership records on shared storage.

@@ -1,0 +1,11 @@
+//! The deciding core of a high-availability harness. No decision in it does I/O, reads a clock or draws a random number.
+
+pub mod claim;
+pub mod contact;
+pub mod driver;
+pub mod hierarchy;
+pub mod name;
+pub mod time;
+
+pub use claim::Claim;
+pub use driver::{Channel, Probe, Resource, Watchdog};
