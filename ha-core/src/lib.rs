@@ -3,8 +3,11 @@
 pub mod claim;
 pub mod contact;
 pub mod driver;
+pub mod engine;
 pub mod hierarchy;
+pub mod mastership;
 pub mod name;
+pub mod record;
 pub mod time;
 
 pub use claim::Claim;

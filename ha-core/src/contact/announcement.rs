@@ -112,3 +112,18 @@ pub struct NodeAnnouncement {
     /// A digest of the cluster's definition (nodes, timing) on that node.
     pub definition: Fingerprint,
 }
+
+impl std::fmt::Display for AnnouncedPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            AnnouncedPhase::Out => "out of service",
+            AnnouncedPhase::Waiting => "waiting",
+            AnnouncedPhase::Claiming => "claiming",
+            AnnouncedPhase::Starting => "starting",
+            AnnouncedPhase::InService => "in service",
+            AnnouncedPhase::Restarting => "restarting",
+            AnnouncedPhase::Stopping => "stopping",
+            AnnouncedPhase::StopFailed => "stop failed",
+        })
+    }
+}

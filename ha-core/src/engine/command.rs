@@ -1,0 +1,166 @@
+//! What operators can ask of a node, and how it answers.
+//!
+//! Decides the closed set of requests. Leaves to [`super::Engine`] what they do, and to the agent how they are typed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{HierarchyName, NodeName};
+
+/// A request with its author.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// What is asked.
+    pub what: Ask,
+    /// Who asks, for people: "root@alpha".
+    #[serde(default)]
+    pub by: String,
+    /// Why, as they gave it; may be empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ask {
+    /// The hierarchy may be in service again after a `Stop`.
+    Start {
+        /// Which.
+        hierarchy: HierarchyName,
+    },
+    /// The hierarchy is to be out of service on every node until a `Start`.
+    Stop {
+        /// Which.
+        hierarchy: HierarchyName,
+    },
+    /// A switchover: to the node named, or to the best one that is not the holder. Pins the hierarchy there.
+    Move {
+        /// Which.
+        hierarchy: HierarchyName,
+        /// Where to.
+        #[serde(default)]
+        to: Option<NodeName>,
+    },
+    /// Takes the pin of a switchover away. Moves nothing by itself.
+    Unpin {
+        /// Which.
+        hierarchy: HierarchyName,
+    },
+    /// Hands off: nothing of the hierarchy is started, stopped or monitored on any node. Its claim is kept.
+    Maintenance {
+        /// Which.
+        hierarchy: HierarchyName,
+        /// Begin or end of it.
+        switch: Switch,
+    },
+    /// Forgets declines, failure counts and quarantine of the hierarchy on every node. Touches nothing that runs.
+    Clear {
+        /// Which.
+        hierarchy: HierarchyName,
+    },
+    /// The node hands over all it serves and takes nothing.
+    Standby,
+    /// Ends `Standby`.
+    Online,
+    /// The node hands over or stops all that it serves, releases its claims and says goodbye; its agent then ends.
+    Drain,
+    /// The node's view of the cluster.
+    View,
+}
+
+/// On or off, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switch {
+    /// Begins.
+    On,
+    /// Ends.
+    Off,
+}
+
+impl Ask {
+    /// The hierarchy that it is about, if it is about one.
+    pub fn hierarchy(&self) -> Option<&HierarchyName> {
+        match self {
+            Ask::Start { hierarchy }
+            | Ask::Stop { hierarchy }
+            | Ask::Move { hierarchy, .. }
+            | Ask::Unpin { hierarchy }
+            | Ask::Maintenance { hierarchy, .. }
+            | Ask::Clear { hierarchy } => Some(hierarchy),
+            Ask::Standby | Ask::Online | Ask::Drain | Ask::View => None,
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ask::Start { hierarchy } => write!(f, "start {hierarchy}"),
+            Ask::Stop { hierarchy } => write!(f, "stop {hierarchy}"),
+            Ask::Move { hierarchy, to: Some(to) } => write!(f, "move {hierarchy} to {to}"),
+            Ask::Move { hierarchy, to: None } => write!(f, "move {hierarchy}"),
+            Ask::Unpin { hierarchy } => write!(f, "unpin {hierarchy}"),
+            Ask::Maintenance { hierarchy, switch: Switch::On } => write!(f, "begin maintenance of {hierarchy}"),
+            Ask::Maintenance { hierarchy, switch: Switch::Off } => write!(f, "end maintenance of {hierarchy}"),
+            Ask::Clear { hierarchy } => write!(f, "clear {hierarchy}"),
+            Ask::Standby => f.write_str("standby"),
+            Ask::Online => f.write_str("online"),
+            Ask::Drain => f.write_str("drain"),
+            Ask::View => f.write_str("view"),
+        }
+    }
+}
+
+/// What a node answers to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// It is being done, or was so already: what will be seen.
+    Accepted(String),
+    /// The view that was asked for.
+    View(Box<super::Snapshot>),
+}
+
+/// Why a command was refused. Nothing was changed, but for [`Refused::NoAnswer`], where that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refused {
+    /// No such hierarchy on the node that was asked.
+    #[error("there is no hierarchy {name:?} on {node}: expected one of {}", join(.known))]
+    UnknownHierarchy {
+        /// As it was given.
+        name: HierarchyName,
+        /// The node that was asked.
+        node: NodeName,
+        /// Those there are.
+        known: Vec<HierarchyName>,
+    },
+    /// No such node in the cluster.
+    #[error("there is no node {name:?} in the cluster: expected one of {}", join(.known))]
+    UnknownNode {
+        /// As it was given.
+        name: NodeName,
+        /// Those there are.
+        known: Vec<NodeName>,
+    },
+    /// It cannot be done now: why, and what would help.
+    #[error("{0}")]
+    NotNow(String),
+    /// The node that would have to do it did not answer.
+    #[error("{node} did not answer: {why}; `ha status` shows whether it was done")]
+    NoAnswer {
+        /// The node.
+        node: NodeName,
+        /// What happened.
+        why: String,
+    },
+}
+
+fn join<T: fmt::Display>(names: &[T]) -> String {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "none (there are none)".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,238 @@
+//! One line per decision, with its reason.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::contact::AnnouncedPhase;
+use crate::name::{Epoch, HierarchyName, NodeName, ResourceName};
+use crate::time::Time;
+
+/// Something that happened on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, on this node's clock.
+    pub at: Time,
+    /// The hierarchy that it is about, if it is about one.
+    pub hierarchy: Option<HierarchyName>,
+    /// What.
+    pub what: Happened,
+}
+
+/// What can happen. [`fmt::Display`] gives the line for the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happened {
+    /// The agent began.
+    Began {
+        /// Hierarchies recorded as running by an earlier life of the agent.
+        adopting: usize,
+    },
+    /// What was heard, or not heard any more, of a peer.
+    Contact {
+        /// The peer.
+        peer: NodeName,
+        /// What, in words.
+        what: String,
+    },
+    /// Contact with a peer is lost.
+    ContactLost {
+        /// The peer.
+        peer: NodeName,
+        /// When it was last heard.
+        last_heard: Time,
+    },
+    /// The hierarchy entered a phase on this node.
+    Phase {
+        /// The phase.
+        phase: AnnouncedPhase,
+        /// Why.
+        why: String,
+    },
+    /// This node found that the hierarchy is its own to recover.
+    Candidate {
+        /// The node that had it in service before, if it is known.
+        before: Option<NodeName>,
+        /// When that node was last heard, if it is lost: the fault cannot be earlier.
+        fault: Option<Time>,
+        /// The reasons, in one line.
+        why: String,
+    },
+    /// The claim is being asked for.
+    ClaimAsked,
+    /// The claim is held.
+    ClaimWon {
+        /// The tenure.
+        epoch: Epoch,
+    },
+    /// The claim was refused.
+    ClaimRefused {
+        /// Why, and by whom.
+        why: String,
+    },
+    /// The claim is lost, or can no longer be proven.
+    ClaimLost {
+        /// Why.
+        why: String,
+    },
+    /// The claim was given up.
+    ClaimReleased {
+        /// To whom.
+        heir: Option<NodeName>,
+    },
+    /// A resource was started.
+    Started {
+        /// Which.
+        resource: ResourceName,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A resource was found running after a restart of the agent.
+    Adopted {
+        /// Which.
+        resource: ResourceName,
+    },
+    /// A resource was stopped.
+    Stopped {
+        /// Which.
+        resource: ResourceName,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A resource failed, or one of its operations did.
+    ResourceFailed {
+        /// Which.
+        resource: ResourceName,
+        /// What was tried: "start", "stop", "monitor", …
+        during: String,
+        /// Why.
+        why: String,
+    },
+    /// A monitor said neither good nor bad.
+    MonitorUnknown {
+        /// Of which resource.
+        resource: ResourceName,
+        /// Why.
+        why: String,
+        /// So many in a row now.
+        in_a_row: u32,
+    },
+    /// The hierarchy is in service on this node.
+    InService {
+        /// The tenure.
+        epoch: Epoch,
+        /// It was running already when the agent began.
+        adopted: bool,
+    },
+    /// The node leaves the hierarchy to others.
+    Declined {
+        /// Why.
+        why: String,
+        /// For how long; until cleared if not given.
+        lasts: Option<Duration>,
+    },
+    /// The node takes part again.
+    DeclineEnded,
+    /// The hierarchy fails on every node: it is left alone.
+    Quarantined {
+        /// Why.
+        why: String,
+    },
+    /// The utility of this node for the hierarchy changed.
+    Utility {
+        /// From.
+        from: u8,
+        /// To.
+        to: u8,
+        /// What was measured.
+        facts: String,
+    },
+    /// This node is, or is not any more, able to serve the hierarchy.
+    Readiness {
+        /// What is lacking.
+        lacking: Option<String>,
+    },
+    /// An operator, or the harness itself, changed what is wanted.
+    Directive {
+        /// What, in words.
+        what: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A switchover began.
+    Switchover {
+        /// The heir.
+        to: NodeName,
+        /// Why.
+        why: String,
+    },
+    /// The node must be reset.
+    NodeReset {
+        /// Why.
+        why: String,
+    },
+    /// This node did not run for a while: every proof is old, and is made anew.
+    TimeGap {
+        /// How long.
+        gap: Duration,
+    },
+    /// Something is wrong that an operator should know of.
+    Trouble {
+        /// What.
+        what: String,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(hierarchy) = &self.hierarchy {
+            write!(f, "{hierarchy}: ")?;
+        }
+        self.what.fmt(f)
+    }
+}
+
+impl fmt::Display for Happened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Happened::Began { adopting: 0 } => f.write_str("agent began"),
+            Happened::Began { adopting } => write!(f, "agent began; hierarchies to adopt: {adopting}"),
+            Happened::Contact { peer: _, what } | Happened::Trouble { what } => f.write_str(what),
+            Happened::ContactLost { peer, .. } => write!(f, "contact with {peer} lost"),
+            Happened::Phase { phase, why } => write!(f, "now {phase}: {why}"),
+            Happened::Candidate { why, .. } => write!(f, "candidate: {why}"),
+            Happened::ClaimAsked => f.write_str("asking for the claim"),
+            Happened::ClaimWon { epoch } => write!(f, "claim held, epoch {epoch}"),
+            Happened::ClaimRefused { why } => write!(f, "claim refused: {why}"),
+            Happened::ClaimLost { why } => write!(f, "claim lost: {why}"),
+            Happened::ClaimReleased { heir: Some(heir) } => write!(f, "claim handed to {heir}"),
+            Happened::ClaimReleased { heir: None } => f.write_str("claim released"),
+            Happened::Started { resource, took } => write!(f, "{resource} started in {took:.1?}"),
+            Happened::Adopted { resource } => write!(f, "{resource} found running and adopted"),
+            Happened::Stopped { resource, took } => write!(f, "{resource} stopped in {took:.1?}"),
+            Happened::ResourceFailed { resource, during, why } => write!(f, "{resource} failed ({during}): {why}"),
+            Happened::MonitorUnknown { resource, why, in_a_row } => {
+                write!(f, "{resource}: monitor says nothing, {in_a_row} in a row: {why}")
+            }
+            Happened::InService { epoch, adopted: false } => write!(f, "in service, epoch {epoch}"),
+            Happened::InService { epoch, adopted: true } => write!(f, "adopted in service, epoch {epoch}"),
+            Happened::Declined { why, lasts: Some(lasts) } => {
+                write!(f, "left to others for {}: {why}", humantime::format_duration(*lasts))
+            }
+            Happened::Declined { why, lasts: None } => write!(f, "left to others until cleared: {why}"),
+            Happened::DeclineEnded => f.write_str("eligible again"),
+            Happened::Quarantined { why } => write!(f, "quarantined until cleared: {why}"),
+            Happened::Utility { from, to, facts } => write!(f, "utility {from} → {to}: {facts}"),
+            Happened::Readiness { lacking: Some(lacking) } => write!(f, "not ready: {lacking}"),
+            Happened::Readiness { lacking: None } => f.write_str("ready"),
+            Happened::Directive { what, by, reason } if reason.is_empty() => write!(f, "{what}, by {by}"),
+            Happened::Directive { what, by, reason } => write!(f, "{what}, by {by}: {reason}"),
+            Happened::Switchover { to, why } => write!(f, "handing over to {to}: {why}"),
+            Happened::NodeReset { why } => write!(f, "this node must be reset: {why}"),
+            Happened::TimeGap { gap } => write!(f, "this node did not run for {gap:.1?}: proving everything anew"),
+        }
+    }
+}
