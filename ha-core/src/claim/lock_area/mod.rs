@@ -1,1 +1,8 @@
-//! The lock area: leases and ownership records on shared storage.
+//! Claims in a lock area: a region on a shared block device or file in which nodes keep leases and decide owners.
+//!
+//! Decides who owns each hierarchy of the area, and for how long this node may rely on it. Leaves the I/O to a
+//! [`BlockDevice`] and the reset of a node that overstays its lease to its watchdog.
+
+pub mod device;
+
+pub use device::{BlockDevice, IoFailure};
