@@ -4,5 +4,9 @@
 //! [`BlockDevice`] and the reset of a node that overstays its lease to its watchdog.
 
 pub mod device;
+pub mod layout;
+pub mod timing;
 
 pub use device::{BlockDevice, IoFailure};
+pub use layout::{AreaId, Header};
+pub use timing::{LeaseTiming, TimingError};
