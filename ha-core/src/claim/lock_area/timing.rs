@@ -59,7 +59,9 @@ pub enum TimingError {
     #[error("watchdog is {0} ms: expected at most 10 min; 0 only where no watchdog is used")]
     Watchdog(u32),
     /// Clocks that run at slightly different rates would eat the margin up.
-    #[error("margin is {margin} ms: expected at least 1 % of deadline and watchdog together ({least} ms), and at most 10 min")]
+    #[error(
+        "margin is {margin} ms: expected at least 1 % of deadline and watchdog together ({least} ms), and at most 10 min"
+    )]
     Margin {
         /// As given, ms.
         margin: u32,
@@ -208,9 +210,9 @@ mod tests {
         assert_eq!(of(100, 399, 200, 100), TimingError::Deadline { deadline: 399, renew: 100 });
         assert_eq!(of(50, 400, 700_000, 100), TimingError::Watchdog(700_000));
         assert_eq!(of(50, 400, 200, 5), TimingError::Margin { margin: 5, least: 6 });
-        assert!(serde_json::from_str::<LeaseTiming>(
-            r#"{"renew_ms":50,"deadline_ms":100,"watchdog_ms":0,"margin_ms":9}"#
-        )
-        .is_err());
+        assert!(
+            serde_json::from_str::<LeaseTiming>(r#"{"renew_ms":50,"deadline_ms":100,"watchdog_ms":0,"margin_ms":9}"#)
+                .is_err()
+        );
     }
 }

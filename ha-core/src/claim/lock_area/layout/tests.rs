@@ -17,7 +17,8 @@ fn header() -> Header {
 }
 
 fn record() -> Record {
-    let owner = Ownership { epoch: 5, owner: Some((1, BootId([9; 16]))), failures: Failures { count: 2, first_ms_ago: 77 } };
+    let owner =
+        Ownership { epoch: 5, owner: Some((1, BootId([9; 16]))), failures: Failures { count: 2, first_ms_ago: 77 } };
     Record {
         seq: 11,
         instance: 6,
