@@ -1,1 +1,12 @@
-//! ha-resources
+//! Everything that touches a kernel or a program, behind the traits of `ha-core`.
+
+mod cgroup;
+mod child;
+mod command;
+mod log_file;
+mod mounts;
+mod proc;
+mod process_group;
+pub mod resource;
+#[cfg(test)]
+mod test_support;
