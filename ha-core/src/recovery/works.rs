@@ -1,0 +1,434 @@
+//! The resources of one hierarchy, and which operations may run on them now.
+//!
+//! Decides the order of starts and stops by the graph, in parallel where it allows. Leaves to [`super::Life`] why they are to
+//! start or stop, and what a failure means.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Do, OpId, Out};
+use crate::hierarchy::Hierarchy;
+use crate::record::Happened;
+use crate::time::Time;
+
+/// An operation on a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Bring it into service.
+    Start,
+    /// Take it out of service.
+    Stop,
+    /// Stop it by force.
+    Kill,
+    /// Look whether it does its work.
+    Monitor,
+    /// Find out whether it runs still, after a restart of the agent.
+    Adopt,
+}
+
+impl Operation {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Operation::Start => "start",
+            Operation::Stop => "stop",
+            Operation::Kill => "kill",
+            Operation::Monitor => "monitor",
+            Operation::Adopt => "adopt",
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// As it should; a monitor: good; an adoption: it runs.
+    Good,
+    /// Failed; a monitor: bad; an adoption: it does not run.
+    Bad(String),
+    /// A monitor that cannot say.
+    Unknown(String),
+    /// Not ended in time.
+    TimedOut(Duration),
+}
+
+impl Outcome {
+    fn reason(&self) -> String {
+        match self {
+            Outcome::Good => "good".to_owned(),
+            Outcome::Bad(why) | Outcome::Unknown(why) => why.clone(),
+            Outcome::TimedOut(after) => format!("no end within {}", humantime::format_duration(*after)),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Down,
+    /// May run: recorded by an earlier life of the agent and not looked at yet.
+    Leftover,
+    Adopting(OpId),
+    Starting(OpId),
+    Up,
+    /// Ran, or half started, and has to be stopped before anything else.
+    Failed,
+    Stopping(OpId),
+    Killing(OpId),
+    /// Could neither be stopped nor killed.
+    Stuck,
+}
+
+impl State {
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            State::Down => "down",
+            State::Leftover => "unknown",
+            State::Adopting(_) => "adopting",
+            State::Starting(_) => "starting",
+            State::Up => "up",
+            State::Failed => "failed",
+            State::Stopping(_) => "stopping",
+            State::Killing(_) => "killing",
+            State::Stuck => "stuck",
+        }
+    }
+
+    fn op(&self) -> Option<OpId> {
+        match self {
+            State::Adopting(op) | State::Starting(op) | State::Stopping(op) | State::Killing(op) => Some(*op),
+            State::Down | State::Leftover | State::Up | State::Failed | State::Stuck => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) state: State,
+    pub(crate) trouble: Option<String>,
+    monitoring: Option<OpId>,
+    unknowns: u32,
+    begun: Time,
+}
+
+/// How resources are taken down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Orderly,
+    ByForce,
+}
+
+/// What an ended operation means to the life of the hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// Nothing more than what `advance` makes of it.
+    Fine,
+    /// The operation is not one that is waited for: ignored.
+    Stale,
+    /// A resource failed.
+    Failed { part: usize, during: Operation },
+    /// It was found not running by an adoption.
+    NotRunning { part: usize },
+    /// Neither stop nor kill worked.
+    Stuck { part: usize },
+    /// The next monitor is due after the resource's interval.
+    MonitorAgain { part: usize },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Works {
+    pub(crate) parts: Vec<Part>,
+    dependents: Vec<Vec<usize>>,
+    hierarchy: Arc<Hierarchy>,
+    /// To be brought down before they are brought up again.
+    cycle: BTreeSet<usize>,
+}
+
+impl Works {
+    pub(crate) fn new(hierarchy: Arc<Hierarchy>, begun: Time) -> Self {
+        let part = Part { state: State::Down, trouble: None, monitoring: None, unknowns: 0, begun };
+        let mut works =
+            Works { parts: vec![part; hierarchy.resources.len()], dependents: Vec::new(), hierarchy, cycle: BTreeSet::new() };
+        works.dependents = dependents(&works.hierarchy);
+        works
+    }
+
+    /// Takes over a definition that differs only in what may change while resources run.
+    pub(crate) fn redefine(&mut self, hierarchy: Arc<Hierarchy>, now: Time) {
+        let old = std::mem::replace(&mut self.hierarchy, hierarchy);
+        let parts = std::mem::take(&mut self.parts);
+        let mut by_name: std::collections::BTreeMap<_, _> =
+            old.resources.iter().map(|r| r.name.clone()).zip(parts).collect();
+        let fresh = Part { state: State::Down, trouble: None, monitoring: None, unknowns: 0, begun: now };
+        self.parts =
+            self.hierarchy.resources.iter().map(|r| by_name.remove(&r.name).unwrap_or_else(|| fresh.clone())).collect();
+        self.dependents = dependents(&self.hierarchy);
+        self.cycle.clear();
+    }
+
+    pub(crate) fn all_up(&self) -> bool {
+        self.parts.iter().all(|p| p.state == State::Up)
+    }
+
+    pub(crate) fn all_down(&self) -> bool {
+        self.parts.iter().all(|p| p.state == State::Down)
+    }
+
+    pub(crate) fn suspect_all(&mut self) {
+        for part in &mut self.parts {
+            part.state = State::Leftover;
+        }
+    }
+
+    /// Asks every leftover whether it runs.
+    pub(crate) fn adopt_all(&mut self, now: Time, out: &mut Out) {
+        for i in 0..self.parts.len() {
+            if self.parts[i].state == State::Leftover {
+                let op = self.operate(i, Operation::Adopt, now, out);
+                self.parts[i].state = State::Adopting(op);
+            }
+        }
+    }
+
+    /// Marks a resource, and all that require it, to be taken down and brought up again.
+    pub(crate) fn restart(&mut self, failed: usize) {
+        let mut open = vec![failed];
+        while let Some(i) = open.pop() {
+            if self.cycle.insert(i) {
+                open.extend(&self.dependents[i]);
+            }
+        }
+    }
+
+    /// A resource that was up is known to have failed.
+    pub(crate) fn mark_failed(&mut self, i: usize, why: &str, out: &mut Out) {
+        self.quiet(i, out);
+        self.parts[i].trouble = Some(why.to_owned());
+        if self.parts[i].state == State::Up {
+            self.parts[i].state = State::Failed;
+        }
+    }
+
+    /// Tries stuck resources again.
+    pub(crate) fn unstick(&mut self) {
+        for part in &mut self.parts {
+            if part.state == State::Stuck {
+                part.state = State::Failed;
+            }
+        }
+    }
+
+    /// Drops operations that make no sense once everything has to be stopped by force.
+    pub(crate) fn abandon_all(&mut self, out: &mut Out) {
+        for i in 0..self.parts.len() {
+            self.quiet(i, out);
+            if let Some(op) = self.parts[i].state.op()
+                && !matches!(self.parts[i].state, State::Killing(_))
+            {
+                out.push(Do::Cancel { op });
+                self.parts[i].state = State::Failed;
+            }
+        }
+    }
+
+    /// Begins every operation towards "all up" that may begin now.
+    pub(crate) fn advance_up(&mut self, now: Time, out: &mut Out) {
+        if !self.cycle.is_empty() {
+            let cycle: Vec<usize> = self.cycle.iter().copied().collect();
+            self.take_down(&cycle, Manner::Orderly, now, out);
+            if cycle.iter().any(|i| self.parts[*i].state != State::Down) {
+                return;
+            }
+            self.cycle.clear();
+        }
+        for i in 0..self.parts.len() {
+            let spec = &self.hierarchy.resources[i];
+            let ready = spec.requires.iter().all(|r| self.parts[*r].state == State::Up);
+            if self.parts[i].state == State::Down && ready {
+                let op = self.operate(i, Operation::Start, now, out);
+                self.parts[i].state = State::Starting(op);
+            }
+        }
+    }
+
+    /// Takes down what a restart has to, and starts nothing yet.
+    pub(crate) fn advance_down_for_restart(&mut self, now: Time, out: &mut Out) {
+        let cycle: Vec<usize> = self.cycle.iter().copied().collect();
+        self.take_down(&cycle, Manner::Orderly, now, out);
+    }
+
+    /// Begins every operation towards "all down" that may begin now.
+    pub(crate) fn advance_down(&mut self, manner: Manner, now: Time, out: &mut Out) {
+        self.cycle.clear();
+        let all: Vec<usize> = (0..self.parts.len()).collect();
+        self.take_down(&all, manner, now, out);
+    }
+
+    fn take_down(&mut self, which: &[usize], manner: Manner, now: Time, out: &mut Out) {
+        for &i in which.iter().rev() {
+            self.quiet(i, out);
+            if let State::Starting(op) | State::Adopting(op) = self.parts[i].state {
+                out.push(Do::Cancel { op });
+                self.parts[i].state = State::Failed;
+            }
+            // By force, what is stuck above does not save what is below.
+            let clear = self.dependents[i].iter().all(|d| match self.parts[*d].state {
+                State::Down => true,
+                State::Stuck => manner == Manner::ByForce,
+                _ => false,
+            });
+            if clear && matches!(self.parts[i].state, State::Up | State::Failed | State::Leftover) {
+                match manner {
+                    Manner::Orderly => {
+                        let op = self.operate(i, Operation::Stop, now, out);
+                        self.parts[i].state = State::Stopping(op);
+                    }
+                    Manner::ByForce => {
+                        let op = self.operate(i, Operation::Kill, now, out);
+                        self.parts[i].state = State::Killing(op);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins a monitor of a resource that is up and has none running.
+    pub(crate) fn monitor(&mut self, i: usize, now: Time, out: &mut Out) {
+        if self.parts[i].state == State::Up && self.parts[i].monitoring.is_none() {
+            let op = self.operate(i, Operation::Monitor, now, out);
+            self.parts[i].monitoring = Some(op);
+        }
+    }
+
+    fn operate(&mut self, i: usize, operation: Operation, now: Time, out: &mut Out) -> OpId {
+        let spec = &self.hierarchy.resources[i];
+        let timeout = match operation {
+            Operation::Start => spec.timeouts.start,
+            Operation::Stop => spec.timeouts.stop,
+            Operation::Monitor => spec.timeouts.monitor,
+            Operation::Kill | Operation::Adopt => spec.timeouts.kill,
+        };
+        if operation != Operation::Monitor {
+            self.parts[i].begun = now;
+        }
+        let op = out.next_op();
+        out.push(Do::Operate { op, resource: i, operation, timeout });
+        op
+    }
+
+    /// No monitor and no watch beside another operation.
+    fn quiet(&mut self, i: usize, out: &mut Out) {
+        if let Some(op) = self.parts[i].monitoring.take() {
+            out.push(Do::Cancel { op });
+        }
+        if self.parts[i].state == State::Up {
+            out.push(Do::Unwatch { resource: i });
+        }
+        self.parts[i].unknowns = 0;
+    }
+
+    /// Takes the end of an operation in.
+    pub(crate) fn ended(&mut self, op: OpId, outcome: &Outcome, now: Time, out: &mut Out) -> Meaning {
+        let Some(i) = self.parts.iter().position(|p| p.state.op() == Some(op) || p.monitoring == Some(op)) else {
+            return Meaning::Stale;
+        };
+        let name = self.hierarchy.resources[i].name.clone();
+        let part = &mut self.parts[i];
+        let took = now.since(part.begun);
+        if part.monitoring == Some(op) {
+            part.monitoring = None;
+            return self.monitored(i, outcome, out);
+        }
+        match (&part.state, outcome) {
+            (State::Starting(_), Outcome::Good) => {
+                part.state = State::Up;
+                part.trouble = None;
+                out.record(Happened::Started { resource: name, took });
+                out.push(Do::Watch { resource: i });
+                Meaning::MonitorAgain { part: i }
+            }
+            (State::Adopting(_), Outcome::Good) => {
+                part.state = State::Up;
+                out.record(Happened::Adopted { resource: name });
+                out.push(Do::Watch { resource: i });
+                Meaning::MonitorAgain { part: i }
+            }
+            (State::Stopping(_) | State::Killing(_), Outcome::Good) => {
+                part.state = State::Down;
+                out.record(Happened::Stopped { resource: name, took });
+                Meaning::Fine
+            }
+            (State::Starting(_), _) => {
+                part.state = State::Failed;
+                part.trouble = Some(outcome.reason());
+                Meaning::Failed { part: i, during: Operation::Start }
+            }
+            (State::Adopting(_), _) => {
+                part.state = State::Failed;
+                part.trouble = Some(outcome.reason());
+                Meaning::NotRunning { part: i }
+            }
+            (State::Stopping(_), _) => {
+                part.trouble = Some(format!("stop: {}", outcome.reason()));
+                out.record(failed(name, Operation::Stop, outcome));
+                let kill = self.operate(i, Operation::Kill, now, out);
+                self.parts[i].state = State::Killing(kill);
+                Meaning::Fine
+            }
+            (State::Killing(_), _) => {
+                part.state = State::Stuck;
+                part.trouble = Some(format!("kill: {}", outcome.reason()));
+                out.record(failed(name, Operation::Kill, outcome));
+                Meaning::Stuck { part: i }
+            }
+            (State::Down | State::Leftover | State::Up | State::Failed | State::Stuck, _) => Meaning::Stale,
+        }
+    }
+
+    fn monitored(&mut self, i: usize, outcome: &Outcome, out: &mut Out) -> Meaning {
+        let spec = &self.hierarchy.resources[i];
+        let part = &mut self.parts[i];
+        match outcome {
+            Outcome::Good => {
+                part.unknowns = 0;
+                part.trouble = None;
+                Meaning::MonitorAgain { part: i }
+            }
+            Outcome::Bad(why) => {
+                part.trouble = Some(why.clone());
+                Meaning::Failed { part: i, during: Operation::Monitor }
+            }
+            Outcome::Unknown(_) | Outcome::TimedOut(_) => {
+                part.unknowns += 1;
+                let why = outcome.reason();
+                out.record(Happened::MonitorUnknown {
+                    resource: spec.name.clone(),
+                    why: why.clone(),
+                    in_a_row: part.unknowns,
+                });
+                part.trouble = Some(why);
+                if part.unknowns > spec.monitor.unknowns_tolerated {
+                    part.unknowns = 0;
+                    Meaning::Failed { part: i, during: Operation::Monitor }
+                } else {
+                    Meaning::MonitorAgain { part: i }
+                }
+            }
+        }
+    }
+}
+
+fn failed(resource: crate::name::ResourceName, during: Operation, outcome: &Outcome) -> Happened {
+    Happened::ResourceFailed { resource, during: during.word().to_owned(), why: outcome.reason() }
+}
+
+fn dependents(hierarchy: &Hierarchy) -> Vec<Vec<usize>> {
+    let mut dependents = vec![Vec::new(); hierarchy.resources.len()];
+    for (i, spec) in hierarchy.resources.iter().enumerate() {
+        for r in &spec.requires {
+            dependents[*r].push(i);
+        }
+    }
+    dependents
+}
