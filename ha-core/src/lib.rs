@@ -8,6 +8,7 @@ pub mod hierarchy;
 pub mod mastership;
 pub mod name;
 pub mod record;
+pub mod recovery;
 pub mod time;
 
 pub use claim::Claim;

@@ -127,6 +127,8 @@ pub struct Other<'a> {
     pub hearing: Hearing,
     /// What it last said of the hierarchy.
     pub announced: Option<&'a Announcement>,
+    /// All that it has to tell has arrived: what it did not announce it does not know.
+    pub synced: bool,
     /// Why it is in standby, if it said so.
     pub standby: Option<&'a str>,
 }
@@ -222,6 +224,7 @@ pub fn beliefs(view: &View<'_>) -> Beliefs {
     let believe = |o: &Other<'_>| match (o.hearing, o.announced) {
         (Hearing::InContact, Some(a)) if a.phase.holds_claim() => Belief::Heard,
         (Hearing::InContact, Some(_)) | (Hearing::Left, _) => Belief::Gone,
+        (Hearing::InContact, None) if o.synced => Belief::Gone,
         (Hearing::InContact, None) => Belief::Heard,
         (Hearing::Lost | Hearing::Awaited, _) => Belief::Lost,
     };
@@ -292,7 +295,9 @@ pub(crate) fn ineligible(view: &View<'_>, other: &Other<'_>) -> Option<String> {
     if let Some(why) = other.standby {
         return Some(format!("it is in standby ({why})"));
     }
-    let announced = other.announced?;
+    let Some(announced) = other.announced else {
+        return other.synced.then(|| "it does not know the hierarchy".to_owned());
+    };
     if announced.utility == Utility::NONE {
         return Some("its utility is 0".to_owned());
     }

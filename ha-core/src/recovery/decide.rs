@@ -5,13 +5,13 @@ use super::table::{Step, Trigger};
 use super::{Around, Do, Out};
 use crate::hierarchy::Failback;
 use crate::mastership::Standing;
-use crate::name::NodeName;
+use crate::name::{NodeName, Utility};
 use crate::record::Happened;
 use crate::time::Time;
 
 impl Life {
-    /// Whether it would ask for its claim now if there is room.
-    pub(crate) fn wants_claim(&self, around: &Around<'_>) -> bool {
+    /// Whether it would ask for its claim now.
+    fn wants_claim(&self, around: &Around<'_>) -> bool {
         let ours = match around.judgement.standing {
             Standing::Candidate => true,
             // What may be ours on the storage blocks the others: it is taken, to be served or given back.
@@ -30,7 +30,7 @@ impl Life {
         if self.holds() {
             self.consider(around, now, out);
         } else if self.wants_claim(around) {
-            if around.permit && self.step(Trigger::Candidate) == Step::Claim {
+            if self.step(Trigger::Candidate) == Step::Claim {
                 self.become_candidate(around, now, out);
             }
         } else if !matches!(around.judgement.standing, Standing::Candidate)
@@ -71,15 +71,11 @@ impl Life {
             self.hand_over(Some(pin), &format!("moved by {by}"), around, now, out);
         } else if self.exhausted.is_some() && best.is_some() {
             self.give_up_failed(around, now, out);
-        } else if let (Some(best), true) = (best, around.judgement.facts.iter().any(Self::is_no_utility)) {
+        } else if let (Some(best), true) = (best, around.utility == Utility::NONE) {
             self.hand_over(Some(best), "the utility of this node is 0, and another can serve", around, now, out);
         } else {
             self.consider_failback(around, now, out);
         }
-    }
-
-    fn is_no_utility(fact: &crate::mastership::Fact) -> bool {
-        fact.0 == NO_UTILITY
     }
 
     fn consider_failback(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
@@ -128,7 +124,8 @@ impl Life {
         }
         let heir = around.judgement.best_other.clone();
         if u32::from(self.early) >= policy.quarantine.count {
-            let why = format!("failed soon after entering service on {} tenures in a row; last here: {why}", self.early);
+            let why =
+                format!("failed soon after entering service on {} tenures in a row; last here: {why}", self.early);
             out.push(Do::Quarantine { why: why.clone() });
             self.give_up(None, &why, around, now, out);
             return;
@@ -141,7 +138,7 @@ impl Life {
         let lasts = self.hierarchy.policy.decline_for;
         let why: String = why.chars().take(150).collect();
         out.record(Happened::Declined { why: why.clone(), lasts: Some(lasts) });
-        self.declined = Some(Decline { why, until: Some(now + lasts) });
+        self.declined = Some(Decline { why, until: now + lasts, lasts });
         self.timers.set(LifeTimer::DeclineEnd, now + lasts);
         out.push(Do::Lasting);
     }
@@ -170,7 +167,3 @@ impl Life {
         self.proceed(around, now, out);
     }
 }
-
-/// The sentence by which an owner's utility of zero is told among the facts.
-pub(crate) const NO_UTILITY: &str = "the utility here is 0";
-

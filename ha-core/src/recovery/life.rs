@@ -69,7 +69,9 @@ pub(crate) enum LifeTimer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decline {
     pub(crate) why: String,
-    pub(crate) until: Option<Time>,
+    pub(crate) until: Time,
+    /// From the failure to `until`.
+    pub(crate) lasts: Duration,
 }
 
 /// One hierarchy on one node.
@@ -100,6 +102,8 @@ pub(crate) struct Life {
     /// Recorded as running by an earlier life of the agent, and not proven yet.
     recalled: Option<(Epoch, Time)>,
     adopted: bool,
+    /// There is room for one more recovery on this node: the resources may start.
+    pub(crate) may_start: bool,
     inspecting: Option<OpId>,
     pub(crate) timers: Timers<LifeTimer>,
 }
@@ -128,6 +132,7 @@ impl Life {
             claim_trouble: None,
             recalled: None,
             adopted: false,
+            may_start: false,
             inspecting: None,
             timers: Timers::default(),
         }
@@ -142,9 +147,19 @@ impl Life {
         !self.works.all_down()
     }
 
-    /// Whether it takes part in the limit of simultaneous recoveries.
+    /// Whether it counts towards the limit of simultaneous recoveries, or waits for room.
     pub(crate) fn recovering(&self) -> bool {
-        matches!(self.phase, Phase::Claiming { .. } | Phase::Starting)
+        self.phase == Phase::Starting
+    }
+
+    pub(crate) fn is_claiming(&self) -> bool {
+        matches!(self.phase, Phase::Claiming { .. } | Phase::Releasing { .. })
+    }
+
+    /// There is room on this node: the resources may start.
+    pub(crate) fn let_start(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
+        self.may_start = true;
+        self.proceed(around, now, out);
     }
 
     pub(crate) fn resource_states(&self) -> impl Iterator<Item = (&'static str, Option<&str>)> {
@@ -191,12 +206,18 @@ impl Life {
 
     pub(super) fn enter(&mut self, phase: Phase, why: &str, now: Time, out: &mut Out) {
         let before = self.announced_phase();
+        self.may_start &= phase == Phase::Starting;
         self.phase = phase;
         self.detail = Some(why.to_owned());
         if self.announced_phase() != before {
             self.since = now;
             out.record(Happened::Phase { phase: self.announced_phase(), why: why.to_owned() });
         }
+    }
+
+    /// As it is announced: does not change as time goes by.
+    pub(crate) fn early_told(&self) -> EarlyFailures {
+        EarlyFailures { count: self.early, first_ms_ago: 0 }
     }
 
     pub(crate) fn early_failures(&self, now: Time) -> EarlyFailures {
@@ -212,6 +233,12 @@ impl Life {
             self.early = told.count;
             self.early_first = now - ago;
         }
+    }
+
+    /// Takes over what the node that has it in service says of early failures: it knows.
+    pub(crate) fn agree_on_failures(&mut self, told: EarlyFailures, now: Time) {
+        self.early = told.count;
+        self.early_first = now - Duration::from_millis(u64::from(told.first_ms_ago));
     }
 
     // --- The claim -----------------------------------------------------------------------------------------------------------
@@ -259,13 +286,21 @@ impl Life {
             }
             Err(refusal) => {
                 self.claim_trouble = Some(refusal.to_string());
-                self.timers.set(LifeTimer::Retry, now + self.longer_retry());
+                let retry = self.longer_retry();
+                self.timers.set(LifeTimer::Retry, now + retry);
             }
         }
     }
 
     /// The answer to an acquire.
-    pub(crate) fn claimed(&mut self, op: OpId, answer: Result<Held, Refusal>, around: &Around<'_>, now: Time, out: &mut Out) {
+    pub(crate) fn claimed(
+        &mut self,
+        op: OpId,
+        answer: Result<Held, Refusal>,
+        around: &Around<'_>,
+        now: Time,
+        out: &mut Out,
+    ) {
         let awaited = self.phase == Phase::Claiming { op };
         match answer {
             Ok(held) if awaited => self.won(held, around, now, out),
@@ -416,7 +451,7 @@ impl Life {
         }
         let heir = heir.clone();
         match result {
-            Ok(()) => {
+            Ok(()) if self.step(Trigger::Released) == Step::Rest => {
                 out.record(Happened::ClaimReleased { heir: heir.clone() });
                 if heir.is_some() {
                     self.timers.set(LifeTimer::HeirGone, now + HEIR_PATIENCE);
@@ -424,19 +459,23 @@ impl Life {
                 self.heir = heir;
                 self.rest("the claim is given up", now, out);
             }
-            Err(refusal) => {
+            Err(refusal) if self.step(Trigger::ReleaseFailed) == Step::Release => {
                 out.record(Happened::Trouble { what: format!("giving the claim up failed, trying again: {refusal}") });
                 self.phase = Phase::Releasing { op: None, heir };
                 self.timers.set(LifeTimer::ReleaseAgain, now + RELEASE_AGAIN);
             }
+            Ok(()) | Err(_) => {}
         }
     }
 
     pub(super) fn rest(&mut self, why: &str, now: Time, out: &mut Out) {
-        for timer in [LifeTimer::Settle, LifeTimer::ForcedStop, LifeTimer::Failback, LifeTimer::Unstick, LifeTimer::Retry] {
+        for timer in
+            [LifeTimer::Settle, LifeTimer::ForcedStop, LifeTimer::Failback, LifeTimer::Unstick, LifeTimer::Retry]
+        {
             self.timers.cancel(&timer);
         }
-        let ran = self.held.take().is_some() || !matches!(self.phase, Phase::Out | Phase::Waiting | Phase::Claiming { .. });
+        let ran =
+            self.held.take().is_some() || !matches!(self.phase, Phase::Out | Phase::Waiting | Phase::Claiming { .. });
         self.served_since = None;
         self.better = None;
         if ran {
@@ -551,6 +590,10 @@ impl Life {
         match &self.phase {
             Phase::Adopting | Phase::Starting | Phase::Restarting => {
                 if self.timers.get(&LifeTimer::RestartBackoff).is_some() {
+                    self.works.advance_down_for_restart(now, out);
+                    return;
+                }
+                if self.phase == Phase::Starting && !self.may_start {
                     self.works.advance_down_for_restart(now, out);
                     return;
                 }

@@ -3,7 +3,6 @@
 //! Decides what is done with the claim and the resources of one hierarchy, and when. Leaves to [`crate::mastership`] whether
 //! the hierarchy is this node's, to [`crate::engine`] what concerns several hierarchies, and to the driver to carry it out.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::claim::EarlyFailures;
 use crate::contact::Directive;
 use crate::mastership::Judgement;
-use crate::name::{Epoch, NodeName};
+use crate::name::{Epoch, NodeName, Utility};
 use crate::record::Happened;
 use crate::time::Time;
 
@@ -22,7 +21,7 @@ mod table;
 mod tests;
 mod works;
 
-pub(crate) use life::Life;
+pub(crate) use life::{Decline, Life, LifeTimer};
 pub use works::{Operation, Outcome};
 
 /// Names one operation that was asked for; an answer to any other is ignored.
@@ -78,8 +77,7 @@ pub(crate) struct Around<'a> {
     pub(crate) standby: Option<&'a str>,
     /// The agent is to end once nothing is served here any more.
     pub(crate) draining: bool,
-    /// There is room for one more recovery on this node.
-    pub(crate) permit: bool,
+    pub(crate) utility: Utility,
     /// Something on this node can reset it.
     pub(crate) can_reset: bool,
     /// Who had it in service before, and when that node was last heard if it is lost.

@@ -20,7 +20,7 @@ pub(crate) enum Kind {
 /// What can happen to a hierarchy on a node, sorted by what it means for its phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// Mastership says that it is this node's to recover, and there is room for one more recovery.
+    /// Mastership says that it is this node's to recover.
     Candidate,
     /// Mastership says that it is not.
     NotCandidate,
@@ -98,7 +98,6 @@ pub(crate) fn step(phase: Kind, trigger: Trigger) -> Step {
         (K::Starting | K::InService | K::Restarting | K::Adopting | K::Stopping, T::Stuck) => Step::Hold,
 
         (K::Stopping | K::StopFailed, T::AllDown) => Step::Release,
-        (K::StopFailed, T::GiveUp) => Step::Stop,
 
         (K::Releasing, T::Released | T::ClaimLost) => Step::Rest,
         (K::Releasing, T::ReleaseFailed) => Step::Release,
@@ -117,29 +116,16 @@ pub(crate) fn step(phase: Kind, trigger: Trigger) -> Step {
             T::Candidate | T::NotCandidate,
         )
         | (
-            K::Adopting
-            | K::Starting
-            | K::InService
-            | K::Restarting
-            | K::Stopping
-            | K::Releasing
-            | K::StopFailed,
+            K::Adopting | K::Starting | K::InService | K::Restarting | K::Stopping | K::Releasing | K::StopFailed,
             T::ClaimWon | T::ClaimRefused,
         )
         | (K::Out | K::Waiting | K::Claiming | K::InService | K::Stopping | K::Releasing | K::StopFailed, T::AllUp)
         | (
-            K::Out
-            | K::Waiting
-            | K::Claiming
-            | K::Adopting
-            | K::Starting
-            | K::InService
-            | K::Restarting
-            | K::Releasing,
+            K::Out | K::Waiting | K::Claiming | K::Adopting | K::Starting | K::InService | K::Restarting | K::Releasing,
             T::AllDown,
         )
         | (K::Out | K::Waiting | K::Claiming | K::Stopping | K::Releasing | K::StopFailed, T::Repair)
-        | (K::Out | K::Waiting | K::Claiming | K::Stopping | K::Releasing, T::GiveUp)
+        | (K::Out | K::Waiting | K::Claiming | K::Stopping | K::Releasing | K::StopFailed, T::GiveUp)
         | (K::Out | K::Waiting | K::Claiming | K::Releasing | K::StopFailed, T::Stuck)
         | (
             K::Out
@@ -212,7 +198,7 @@ mod tests {
             "Restarting: - - - - StopByForce Serve - Repair Stop Hold - -",
             "Stopping: - - - - StopByForce - Release - - Hold - -",
             "Releasing: - - - - Rest - - - - - Rest Release",
-            "StopFailed: - - - - StopByForce - Release - Stop - - -",
+            "StopFailed: - - - - StopByForce - Release - - - - -",
         ];
         assert_eq!(drawn, expected);
     }

@@ -148,8 +148,12 @@ pub(crate) struct Works {
 impl Works {
     pub(crate) fn new(hierarchy: Arc<Hierarchy>, begun: Time) -> Self {
         let part = Part { state: State::Down, trouble: None, monitoring: None, unknowns: 0, begun };
-        let mut works =
-            Works { parts: vec![part; hierarchy.resources.len()], dependents: Vec::new(), hierarchy, cycle: BTreeSet::new() };
+        let mut works = Works {
+            parts: vec![part; hierarchy.resources.len()],
+            dependents: Vec::new(),
+            hierarchy,
+            cycle: BTreeSet::new(),
+        };
         works.dependents = dependents(&works.hierarchy);
         works
     }

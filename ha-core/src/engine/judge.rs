@@ -1,0 +1,182 @@
+//! Puts together what mastership needs to know of one hierarchy, and tells the others what came of it.
+
+use super::{Engine, Entry};
+use crate::claim::Beliefs;
+use crate::contact::{AnnouncedPhase, Announcement, Declined, Peer, PeerState};
+use crate::mastership::{self, Excluded, Hearing, Judgement, Other, Own, Standing, View};
+use crate::name::{HierarchyName, NodeName};
+use crate::record::Happened;
+use crate::time::Time;
+
+pub(super) fn nothing_known() -> Judgement {
+    Judgement { standing: Standing::Excluded(Excluded::NotReady), facts: Vec::new(), best_other: None, better: None }
+}
+
+impl Engine {
+    pub(super) fn judge(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let unready = self.unready(entry);
+        let judgement = mastership::standing(&self.view(entry, unready.as_deref()));
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.judgement = judgement;
+        }
+        let heir_took_over = self.heir_took_over(name);
+        self.with_life(name, |life, around, now, out| {
+            if heir_took_over {
+                life.heir = None;
+            }
+            life.judged(around, now, out);
+        });
+    }
+
+    pub(super) fn beliefs(&self, name: &HierarchyName) -> Beliefs {
+        match self.entries.get(name) {
+            Some(entry) => mastership::beliefs(&self.view(entry, None)),
+            None => Beliefs::default(),
+        }
+    }
+
+    /// What keeps this node from serving: its own readiness, or the claim's storage.
+    pub(super) fn unready(&self, entry: &Entry) -> Option<String> {
+        if let Some(lacking) = &entry.lacking {
+            return Some(lacking.clone());
+        }
+        if let Some(trouble) = &entry.life.claim_trouble {
+            return Some(trouble.clone());
+        }
+        let lease = self.leases.get(entry.lease.as_ref()?)?;
+        if lease.until.is_some_and(|t| t > self.now) {
+            return None;
+        }
+        let name = entry.lease.as_deref().unwrap_or_default();
+        Some(match &lease.trouble {
+            Some(trouble) => format!("lease {name} is not held: {trouble}"),
+            None => format!("lease {name} is not held yet"),
+        })
+    }
+
+    pub(super) fn view<'a>(&'a self, entry: &'a Entry, unready: Option<&'a str>) -> View<'a> {
+        let me = self.contact.me();
+        let hierarchy = &*entry.life.hierarchy;
+        View {
+            hierarchy,
+            directive: &entry.directive,
+            own: Own {
+                name: me,
+                holds: entry.life.holds(),
+                utility: entry.utility,
+                declined: entry.life.declined.as_ref().map(|d| d.why.as_str()),
+                unready,
+                standby: self.standby.as_deref(),
+            },
+            others: hierarchy
+                .nodes
+                .iter()
+                .filter(|n| *n != me)
+                .filter_map(|n| self.contact.peer(n))
+                .map(|peer| self.other(peer, &hierarchy.name))
+                .collect(),
+        }
+    }
+
+    fn other<'a>(&self, peer: &'a Peer, hierarchy: &HierarchyName) -> Other<'a> {
+        let hearing = match peer.state() {
+            PeerState::Alive | PeerState::Late => Hearing::InContact,
+            PeerState::Unknown if self.contact.settled() => Hearing::Lost,
+            PeerState::Unknown => Hearing::Awaited,
+            PeerState::Lost { .. } => Hearing::Lost,
+            PeerState::Left => Hearing::Left,
+        };
+        Other {
+            name: peer.name(),
+            hearing,
+            announced: peer.announcement(hierarchy),
+            synced: peer.synced(),
+            standby: peer.node_announcement().and_then(|a| a.standby.as_deref()),
+        }
+    }
+
+    /// Who had it in service before, as far as is known; with the time when it was last heard, if it is lost.
+    pub(super) fn served_before(&self, name: &HierarchyName) -> Option<(NodeName, Option<Time>)> {
+        let entry = self.entries.get(name)?;
+        let mut found = None;
+        for node in &entry.life.hierarchy.nodes {
+            let Some(peer) = self.contact.peer(node) else { continue };
+            let Some(announced) = peer.announcement(name) else { continue };
+            if announced.heir.as_ref() == Some(self.contact.me()) {
+                return Some((node.clone(), None));
+            }
+            let served = announced.phase.holds_claim() || announced.epoch >= entry.life.known;
+            let lost = matches!(peer.state(), PeerState::Lost { .. });
+            if served && announced.phase.holds_claim() && lost {
+                return Some((node.clone(), peer.last_heard()));
+            }
+            if announced.phase == AnnouncedPhase::Stopping || matches!(peer.state(), PeerState::Left) {
+                found = Some((node.clone(), None));
+            }
+        }
+        found
+    }
+
+    fn heir_took_over(&self, name: &HierarchyName) -> bool {
+        let Some(entry) = self.entries.get(name) else { return false };
+        let Some(heir) = &entry.life.heir else { return false };
+        match self.contact.peer(heir) {
+            Some(peer) => {
+                !peer.in_contact()
+                    || peer.announcement(name).is_some_and(|a| a.phase.holds_claim() && a.epoch >= entry.life.known)
+            }
+            None => true,
+        }
+    }
+
+    /// A peer told something new of a hierarchy.
+    pub(super) fn announced(&mut self, peer: &NodeName, name: &HierarchyName) {
+        let Some(announced) = self.contact.announcement(peer, name).cloned() else { return };
+        let now = self.now;
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.life.known = entry.life.known.max(announced.epoch);
+        if announced.phase == AnnouncedPhase::InService && !entry.life.holds() {
+            entry.life.agree_on_failures(announced.failures, now);
+        } else {
+            entry.life.remember_failures(announced.failures, now);
+        }
+        if !announced.phase.holds_claim() {
+            entry.life.hurry();
+        }
+        if announced.directive.is_later_than(&entry.directive) {
+            let what = super::asked::describe(&entry.directive, &announced.directive);
+            let cleared = announced.directive.cleared > entry.directive.cleared;
+            let (by, reason) = (announced.directive.by.clone(), announced.directive.reason.clone());
+            entry.directive = announced.directive;
+            self.tell(Some(name), Happened::Directive { what, by, reason });
+            if cleared {
+                self.with_life(name, |life, _, now, out| life.clear(now, out));
+            }
+            self.remember(name);
+        }
+        self.dirty.insert(name.clone());
+    }
+
+    /// Tells the others where this node stands, if that changed.
+    pub(super) fn announce(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let life = &entry.life;
+        let declined = life.declined.as_ref().map(|d| Declined {
+            why: d.why.clone(),
+            for_ms: Some(u64::try_from(d.lasts.as_millis()).unwrap_or(u64::MAX)),
+        });
+        let announcement = Announcement {
+            phase: life.announced_phase(),
+            epoch: life.held.map_or(life.known, |h| h.epoch),
+            utility: entry.utility,
+            declined,
+            unready: if life.holds() { None } else { self.unready(entry).map(|u| u.chars().take(150).collect()) },
+            failures: life.early_told(),
+            directive: entry.directive.clone(),
+            definition: life.hierarchy.fingerprint,
+            heir: life.heir.clone(),
+        };
+        self.contact.set_announcement(self.now, name, announcement);
+    }
+}
