@@ -34,6 +34,7 @@ pub enum Field {
     PeerAge,
     DeltaBase,
     DeltaTo,
+    DeltaVersion,
     ItemCount,
     ItemKind,
     HierarchyName,
@@ -157,6 +158,7 @@ impl Message {
                 out.push(KIND_DELTA);
                 put_number(out, delta.base);
                 put_number(out, delta.to.saturating_sub(delta.base));
+                put_number(out, delta.version.saturating_sub(delta.to));
                 put_number(out, delta.items.len() as u64);
                 for item in &delta.items {
                     put_item(out, item);
@@ -419,6 +421,10 @@ fn take_delta(input: &mut Reader<'_>) -> Result<Delta, DecodeError> {
         .number(Field::DeltaTo)?
         .checked_add(base)
         .ok_or(DecodeError { field: Field::DeltaTo, fault: Fault::TooLarge })?;
+    let version = input
+        .number(Field::DeltaVersion)?
+        .checked_add(to)
+        .ok_or(DecodeError { field: Field::DeltaVersion, fault: Fault::TooLarge })?;
     let mut items = Vec::new();
     for _ in 0..input.count(Field::ItemCount)? {
         items.push(match input.byte(Field::ItemKind)? {
@@ -431,7 +437,7 @@ fn take_delta(input: &mut Reader<'_>) -> Result<Delta, DecodeError> {
             _ => return Err(DecodeError { field: Field::ItemKind, fault: Fault::Meaningless }),
         });
     }
-    Ok(Delta { base, to, items })
+    Ok(Delta { base, to, version, items })
 }
 
 fn take_node(input: &mut Reader<'_>) -> Result<NodeAnnouncement, DecodeError> {

@@ -58,6 +58,8 @@ pub struct Delta {
     pub base: u64,
     /// and up to this one.
     pub to: u64,
+    /// The version of everything that the sender has to tell now; more is to come if it is greater than `to`.
+    pub version: u64,
     /// As it is now, in the order in which it changed.
     pub items: Vec<Item>,
 }

@@ -8,10 +8,12 @@ mod announcement;
 mod codec;
 mod event;
 mod ids;
+mod keys;
 mod message;
 mod parcel;
 mod peer;
 mod receive;
+mod seal;
 mod send;
 mod timing;
 mod told;
@@ -28,9 +30,11 @@ pub use announcement::{AnnouncedPhase, Announcement, Declined, Directive, NodeAn
 pub use codec::{DecodeError, Fault, Field, REASON_BYTES_MAX, SHORT_BYTES_MAX};
 pub use event::ContactEvent;
 pub use ids::{NodeId, NodeIdError, NodeIds};
+pub use keys::{KeyFileError, KeyId, KeyProblem, KeyRing};
 pub use message::{Beat, BeatPeer, Delta, Fragment, FragmentAck, Item, Message};
 pub use parcel::{PARCEL_MAX, ParcelFailure, ParcelId, ParcelRefused};
 pub use peer::{ChannelView, Peer, PeerState};
+pub use seal::{NotSealed, Opened, Opener, Refused, RefusedCounts, SEAL_BYTES, Sealer};
 pub use timing::{ChannelTiming, ContactConfig, ContactConfigError, Timing};
 
 /// A message to be sealed and sent to a node, on every channel that leads there, each time sealed anew.
@@ -297,3 +301,6 @@ impl Contact {
         self.settled
     }
 }
+
+#[cfg(test)]
+mod tests;

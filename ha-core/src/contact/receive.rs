@@ -170,7 +170,7 @@ impl Contact {
             return;
         }
         life.have = delta.to;
-        life.version = life.version.max(delta.to);
+        life.version = life.version.max(delta.version);
         for item in delta.items {
             self.events.extend(apply(peer, item));
         }

@@ -107,7 +107,7 @@ impl Told {
             bytes += entry.bytes;
             items.push(entry.item.clone());
         }
-        Some(Delta { base, to, items })
+        Some(Delta { base, to, version: self.version, items })
     }
 }
 
