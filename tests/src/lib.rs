@@ -1,1 +1,36 @@
-//! Whole-system tests
+//! A laboratory for whole-system tests: machines, networks and shared storage made of this kernel's namespaces, with every fault at hand.
+//!
+//! A [`Lab`] has three to five [`Node`]s. Each is a machine of its own as far as its programs can see: own network, processes, mounts,
+//! host name, control groups, boot id, `/run` and state. Its process number 1 is the machine: killing it *is* power loss. The networks
+//! between the nodes are switches of this library ([`wire`]), and each node reaches the shared disk on a path of its own
+//! ([`storage`]), so that loss, delay, replay, I/O errors and I/O that hangs are matters of one call, and exact.
+//!
+//! What happened is judged by two observers that no node can bribe: a [`Client`] that asks a service address every few
+//! milliseconds, and a [`Witness`] that reads what every instance of a service wrote.
+//!
+//! It needs root, `/dev/fuse`, `/dev/net/tun`, `/dev/loop-control`, and the programs `ip`, `losetup` and `nsenter`; it touches no network
+//! but those it makes, and leaves nothing behind, whether a test ends well or panics. What a killed run left is removed by the next.
+//!
+//! This library knows nothing of the agent but how to start it ([`Machine::agent`]).
+
+pub mod boot;
+pub mod client;
+mod command;
+mod lab;
+mod node;
+mod random;
+mod run;
+pub mod service;
+pub mod storage;
+mod trouble;
+mod wait;
+pub mod wire;
+pub mod witness;
+
+pub use boot::Machine;
+pub use client::{Client, Outage};
+pub use lab::{Builder, Lab, program};
+pub use node::{Node, Spare};
+pub use trouble::{Result, Trouble};
+pub use wait::{eventually, patience};
+pub use witness::{Verdict, Witness};
