@@ -156,6 +156,7 @@ impl Message {
             }
             Message::Delta(delta) => {
                 out.push(KIND_DELTA);
+                put_number(out, delta.addressee.0);
                 put_number(out, delta.base);
                 put_number(out, delta.to.saturating_sub(delta.base));
                 put_number(out, delta.version.saturating_sub(delta.to));
@@ -416,6 +417,7 @@ fn take_beat(input: &mut Reader<'_>) -> Result<Beat, DecodeError> {
 }
 
 fn take_delta(input: &mut Reader<'_>) -> Result<Delta, DecodeError> {
+    let addressee = Incarnation(input.number(Field::Addressee)?);
     let base = input.number(Field::DeltaBase)?;
     let to = input
         .number(Field::DeltaTo)?
@@ -437,7 +439,7 @@ fn take_delta(input: &mut Reader<'_>) -> Result<Delta, DecodeError> {
             _ => return Err(DecodeError { field: Field::ItemKind, fault: Fault::Meaningless }),
         });
     }
-    Ok(Delta { base, to, version, items })
+    Ok(Delta { addressee, base, to, version, items })
 }
 
 fn take_node(input: &mut Reader<'_>) -> Result<NodeAnnouncement, DecodeError> {

@@ -23,6 +23,19 @@ pub enum Message {
     Goodbye,
 }
 
+impl Message {
+    /// Whether this may be taken by the life `me` of its addressee. What was meant for an earlier one may have been recorded then; a beat shows
+    /// by its sequence, and by whom it names, whether it is new.
+    pub(super) fn is_for(&self, me: Incarnation) -> bool {
+        match self {
+            Message::Beat(_) | Message::Goodbye => true,
+            Message::Delta(delta) => delta.addressee == me,
+            Message::Fragment(fragment) => fragment.addressee == me,
+            Message::FragmentAck(ack) => ack.sender == me,
+        }
+    }
+}
+
 /// A beat: small, the same size whatever the number of hierarchies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
@@ -54,6 +67,8 @@ pub struct BeatPeer {
 /// To be applied exactly if the receiver has version `base` or a later one, and not `to` already; then it has `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delta {
+    /// For which life of the addressee; another one must not take it.
+    pub addressee: Incarnation,
     /// The part holds everything that changed after this version,
     pub base: u64,
     /// and up to this one.

@@ -115,7 +115,8 @@ impl Contact {
     /// A message arrived whose seal was good.
     ///
     /// Ignored if it comes from an unknown node, from an earlier life than one heard before, or from a life that said goodbye; and until the
-    /// first beat of a life, which tells the boot that it belongs to.
+    /// first beat of a life, which tells the boot that it belongs to. The first beat that a peer is believed is one that names this life of
+    /// ours, so that nothing sent before it counts: a peer that this node hears but that has never heard this node stays unknown.
     pub fn received(
         &mut self,
         now: Time,

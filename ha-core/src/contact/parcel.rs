@@ -230,6 +230,11 @@ impl Inbox {
         [self.ack_at, self.arriving.as_ref().map(|a| a.forget_at)].into_iter().flatten().min()
     }
 
+    #[cfg(test)]
+    pub(super) fn holds_pieces(&self) -> bool {
+        self.arriving.is_some()
+    }
+
     /// Takes a piece in; returns the parcel if it is complete now.
     pub(super) fn accept(&mut self, fragment: Fragment, now: Time, timing: &Timing) -> Option<Vec<u8>> {
         if self.delivered.is_some_and(|delivered| fragment.parcel <= delivered) {

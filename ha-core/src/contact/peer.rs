@@ -10,6 +10,7 @@ use crate::name::{BootId, ChannelName, HierarchyName, Incarnation, NodeName};
 use crate::time::Time;
 
 use super::announcement::{Announcement, NodeAnnouncement};
+use super::message::Delta;
 use super::parcel::{Inbox, Outbox};
 use super::timing::ChannelTiming;
 use super::told::Progress;
@@ -82,6 +83,10 @@ pub struct Peer {
     pub(super) node_announcement: Option<NodeAnnouncement>,
     channels: BTreeMap<ChannelName, ChannelRecord>,
     hearsay: BTreeMap<NodeName, Hearsay>,
+    /// The life of it that was seen, while it has not answered yet.
+    pub(super) seen: Option<Incarnation>,
+    /// Parts of deltas that came before an earlier one, by their base.
+    pub(super) early: BTreeMap<u64, Delta>,
     /// When it said goodbye, if nothing of a later life was heard since.
     left_at: Option<Time>,
     left_on_storage_at: Option<Time>,
@@ -179,6 +184,8 @@ impl Peer {
             node_announcement: None,
             channels: BTreeMap::new(),
             hearsay: BTreeMap::new(),
+            seen: None,
+            early: BTreeMap::new(),
             left_at: None,
             left_on_storage_at: None,
             judge_at: Some(grace_until),
@@ -193,6 +200,7 @@ impl Peer {
     pub(super) fn begin_life(&mut self, incarnation: Incarnation, boot: BootId) {
         self.life = Some(Life { incarnation, boot, sequence: 0, version: 0, have: 0, synced: false });
         self.announcements.clear();
+        self.early.clear();
         self.node_announcement = None;
         self.hearsay.clear();
         self.left_at = None;

@@ -1,16 +1,22 @@
 //! What follows from what was heard: lives, witnesses, announcements, and each peer's state.
 
-use crate::name::{ChannelName, Incarnation, NodeName};
-use crate::time::Time;
-
+use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 use std::time::Duration;
 
+use crate::name::{ChannelName, HierarchyName, Incarnation, NodeName};
+use crate::time::Time;
+
+use super::announcement::{Announcement, NodeAnnouncement};
 use super::event::ContactEvent;
 use super::ids::NodeId;
 use super::message::{Beat, BeatPeer, Delta, Item, Message};
 use super::parcel::ParcelFailure;
 use super::peer::{PeerState, Silence};
 use super::{Contact, Peer};
+
+/// So many parts that came before an earlier one are kept per peer, until that one comes: as many as a peer sends at once.
+const EARLY_PARTS_MAX: usize = 32;
 
 impl Contact {
     /// Begins every call: finds out whether this node itself was stopped.
@@ -45,6 +51,9 @@ impl Contact {
         incarnation: Incarnation,
         message: Message,
     ) {
+        if !message.is_for(self.incarnation) {
+            return;
+        }
         let Some(new_life) = self.admit(from, incarnation, &message) else { return };
         let Some(peer) = self.peers.get_mut(from) else { return };
         if message == Message::Goodbye {
@@ -65,21 +74,21 @@ impl Contact {
         match message {
             Message::Beat(beat) => self.take_beat(now, from, &beat),
             Message::Delta(delta) => self.take_delta(now, from, delta),
-            Message::Fragment(fragment) if fragment.addressee == self.incarnation => {
+            Message::Fragment(fragment) => {
                 if let Some(peer) = self.peers.get_mut(from)
                     && let Some(bytes) = peer.inbox.accept(fragment, now, &self.config.timing)
                 {
                     self.events.push_back(ContactEvent::Parcel { from: from.clone(), bytes });
                 }
             }
-            Message::FragmentAck(ack) if ack.sender == self.incarnation => {
+            Message::FragmentAck(ack) => {
                 if let Some(peer) = self.peers.get_mut(from)
                     && let Some(id) = peer.outbox.acknowledge(&ack, now, &self.config.timing)
                 {
                     self.events.push_back(ContactEvent::ParcelDelivered { to: from.clone(), id });
                 }
             }
-            Message::Fragment(_) | Message::FragmentAck(_) | Message::Goodbye => {}
+            Message::Goodbye => {}
         }
     }
 
@@ -93,6 +102,10 @@ impl Contact {
             return (incarnation == life.incarnation && !peer.has_left()).then_some(false);
         }
         let Message::Beat(beat) = message else { return None };
+        if known.is_none() && !self.is_answer(from, incarnation, beat) {
+            return None;
+        }
+        let peer = self.peers.get_mut(from)?;
         peer.begin_life(incarnation, beat.boot);
         if let Some(earlier) = known {
             let failed = peer.outbox.fail();
@@ -104,6 +117,25 @@ impl Contact {
             peer.beat_at = Some(self.called_at);
         }
         Some(true)
+    }
+
+    /// Whether the first beat of a peer names this life of ours, and so cannot have been sent before it: what somebody recorded
+    /// earlier must not make a dead peer look alive to a node that was just started and knows no counters yet. If
+    /// not, the peer is told which life of it we have seen, so that its next beat can be an answer to that.
+    fn is_answer(&mut self, from: &NodeName, incarnation: Incarnation, beat: &Beat) -> bool {
+        let me = NodeId::of(&self.config.me);
+        let named = beat.peers.iter().find(|told| told.id == me);
+        if let Some(told) = named.filter(|told| told.incarnation >= self.incarnation) {
+            self.take_word_of_me(self.called_at, from, told);
+            return told.incarnation == self.incarnation;
+        }
+        if let Some(peer) = self.peers.get_mut(from)
+            && peer.seen < Some(incarnation)
+        {
+            peer.seen = Some(incarnation);
+            peer.beat_at = Some(self.called_at);
+        }
+        false
     }
 
     /// A sign of life on shared storage.
@@ -166,13 +198,20 @@ impl Contact {
         let Some(peer) = self.peers.get_mut(from) else { return };
         peer.beat_at = peer.beat_at.or(Some(ack_at));
         let Some(life) = peer.life.as_mut() else { return };
-        if delta.base > life.have || delta.to <= life.have {
+        life.version = life.version.max(delta.version);
+        if delta.base > life.have && peer.early.len() < EARLY_PARTS_MAX {
+            peer.early.insert(delta.base, delta);
             return;
         }
-        life.have = delta.to;
-        life.version = life.version.max(delta.version);
-        for item in delta.items {
-            self.events.extend(apply(peer, item));
+        let mut next = Some(delta);
+        while let Some(part) = next.filter(|part| part.base <= life.have) {
+            if part.to > life.have {
+                life.have = part.to;
+                for item in part.items {
+                    self.events.extend(apply(&peer.name, &mut peer.announcements, &mut peer.node_announcement, item));
+                }
+            }
+            next = peer.early.first_entry().filter(|early| *early.key() <= life.have).map(OccupiedEntry::remove);
         }
         self.note_synced(from);
     }
@@ -221,23 +260,28 @@ impl Contact {
 }
 
 /// Takes over what a peer told; returns what is new.
-fn apply(peer: &mut Peer, item: Item) -> Option<ContactEvent> {
-    let name = || peer.name.clone();
+fn apply(
+    peer: &NodeName,
+    announcements: &mut BTreeMap<HierarchyName, Announcement>,
+    node_announcement: &mut Option<NodeAnnouncement>,
+    item: Item,
+) -> Option<ContactEvent> {
+    let peer = peer.clone();
     match item {
         Item::Node(node) => {
-            let news = peer.node_announcement.as_ref() != Some(&node);
-            peer.node_announcement = Some(node);
-            news.then(|| ContactEvent::NodeAnnounced { peer: peer.name.clone() })
+            let news = node_announcement.as_ref() != Some(&node);
+            *node_announcement = Some(node);
+            news.then_some(ContactEvent::NodeAnnounced { peer })
         }
         Item::Hierarchy(hierarchy, announcement) => {
-            let event = ContactEvent::Announced { peer: name(), hierarchy: hierarchy.clone() };
-            let news = peer.announcements.get(&hierarchy) != Some(&announcement);
-            peer.announcements.insert(hierarchy, announcement);
+            let event = ContactEvent::Announced { peer, hierarchy: hierarchy.clone() };
+            let news = announcements.get(&hierarchy) != Some(&announcement);
+            announcements.insert(hierarchy, announcement);
             news.then_some(event)
         }
         Item::Withdrawn(hierarchy) => {
-            peer.announcements.remove(&hierarchy)?;
-            Some(ContactEvent::Withdrawn { peer: name(), hierarchy })
+            announcements.remove(&hierarchy)?;
+            Some(ContactEvent::Withdrawn { peer, hierarchy })
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What is to be sent now, and when this node must act next.
 
+use std::time::Duration;
+
 use crate::name::NodeName;
 use crate::time::Time;
-
-use std::time::Duration;
 
 use super::event::ContactEvent;
 use super::ids::NodeId;
@@ -57,19 +57,22 @@ impl Contact {
     }
 
     fn beat(&self, now: Time) -> Beat {
-        let known = self.peers.values().filter_map(|peer| peer.life.map(|life| (peer, life)));
-        let peers = known.map(|(peer, life)| BeatPeer {
-            id: NodeId::of(&peer.name),
-            incarnation: life.incarnation,
-            have: life.have,
-            age_us: peer.last_heard().filter(|_| peer.heard_until() > now).map(|at| micros(now.since(at))),
+        let peers = self.peers.values().filter_map(|peer| {
+            let id = NodeId::of(&peer.name);
+            let Some(life) = peer.life else {
+                return peer.seen.map(|incarnation| BeatPeer { id, incarnation, have: 0, age_us: None });
+            };
+            let heard = peer.last_heard().filter(|_| peer.heard_until() > now);
+            let age_us = heard.map(|at| micros(now.since(at)));
+            Some(BeatPeer { id, incarnation: life.incarnation, have: life.have, age_us })
         });
         Beat { sequence: self.beats, boot: self.config.boot, version: self.told.version(), peers: peers.collect() }
     }
 
     fn send_changes(&mut self, now: Time) {
-        for peer in self.peers.values_mut().filter(|peer| peer.in_contact() && peer.life.is_some()) {
-            for delta in peer.progress.send(&self.told, now, self.config.timing.interval) {
+        for peer in self.peers.values_mut().filter(|peer| peer.in_contact()) {
+            let Some(life) = peer.life else { continue };
+            for delta in peer.progress.send(&self.told, life.incarnation, now, self.config.timing.interval) {
                 self.transmits.push_back(Transmit { to: peer.name.clone(), message: Message::Delta(delta) });
             }
         }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::name::HierarchyName;
+use crate::name::{HierarchyName, Incarnation};
 use crate::time::Time;
 
 use super::codec::item_bytes;
@@ -90,8 +90,18 @@ impl Told {
         }
     }
 
+    /// What is told of hierarchies, by name.
+    #[cfg(test)]
+    pub(super) fn announcements(&self) -> Vec<(HierarchyName, super::Announcement)> {
+        let items = self.entries.values().filter_map(|entry| match &entry.item {
+            Item::Hierarchy(name, announcement) => Some((name.clone(), announcement.clone())),
+            Item::Node(_) | Item::Withdrawn(_) => None,
+        });
+        items.collect()
+    }
+
     /// The part that follows `base`; `None` if nothing does.
-    pub(super) fn part_after(&self, base: u64) -> Option<Delta> {
+    pub(super) fn part_after(&self, base: u64, addressee: Incarnation) -> Option<Delta> {
         if base >= self.version {
             return None;
         }
@@ -107,7 +117,7 @@ impl Told {
             bytes += entry.bytes;
             items.push(entry.item.clone());
         }
-        Some(Delta { base, to, version: self.version, items })
+        Some(Delta { addressee, base, to, version: self.version, items })
     }
 }
 
@@ -169,7 +179,7 @@ impl Progress {
 
     /// The parts to be sent now: those that fit into the window; or, when nothing was acknowledged for too long, everything after the last
     /// acknowledgement again, more slowly each time.
-    pub(super) fn send(&mut self, told: &Told, now: Time, interval: Duration) -> Vec<Delta> {
+    pub(super) fn send(&mut self, told: &Told, addressee: Incarnation, now: Time, interval: Duration) -> Vec<Delta> {
         if self.resend_at.is_some_and(|at| at <= now) {
             self.in_flight.clear();
             self.window = (self.window / 2).max(WINDOW_MIN);
@@ -179,7 +189,7 @@ impl Progress {
         let mut parts = Vec::new();
         while self.in_flight.len() < self.window {
             let base = self.in_flight.back().copied().unwrap_or(self.acknowledged);
-            let Some(part) = told.part_after(base) else { break };
+            let Some(part) = told.part_after(base, addressee) else { break };
             self.in_flight.push_back(part.to);
             parts.push(part);
         }

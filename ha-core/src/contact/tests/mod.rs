@@ -52,6 +52,11 @@ pub(super) fn announcement(epoch: u64) -> Announcement {
     }
 }
 
+/// What the beat of a node says that knows a life of another one.
+pub(super) fn knows(name: &str, incarnation: u64) -> BeatPeer {
+    BeatPeer { id: NodeId::of(&node(name)), incarnation: Incarnation(incarnation), have: 0, age_us: None }
+}
+
 pub(super) fn keys() -> KeyRing {
     KeyRing::generate(KeyId(1), std::array::from_fn(|i| i as u8))
 }
@@ -226,6 +231,10 @@ impl Net {
             assert!(self.next().is_some_and(|next| next <= end), "within a minute: {what}");
             self.step();
         }
+    }
+
+    pub(super) fn run_until_all_has_arrived(&mut self) {
+        self.run_until("the wires are empty", |net| net.wire.is_empty());
     }
 
     pub(super) fn replay(&mut self, to: &NodeName, channel: &ChannelName, datagram: &[u8]) {

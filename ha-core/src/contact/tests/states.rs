@@ -141,7 +141,8 @@ fn goodbye_is_believed_at_once_even_if_two_of_three_are_lost() {
 #[test]
 fn beats_that_were_on_their_way_do_not_undo_a_goodbye() {
     let mut contact = Contact::new(config(ALPHA, &[ALPHA, BETA]), Incarnation(1), Time::ZERO).unwrap();
-    let beat = |sequence| Message::Beat(Beat { sequence, boot: BootId([2; 16]), version: 0, peers: vec![] });
+    let beat =
+        |sequence| Message::Beat(Beat { sequence, boot: BootId([2; 16]), version: 0, peers: vec![knows(ALPHA, 1)] });
     let net = channel("net-a");
     contact.received(at_ms(1), &net, &node(BETA), Incarnation(5), beat(1));
     contact.received(at_ms(2), &net, &node(BETA), Incarnation(5), Message::Goodbye);
@@ -149,6 +150,23 @@ fn beats_that_were_on_their_way_do_not_undo_a_goodbye() {
     assert_eq!(contact.peer(&node(BETA)).unwrap().state(), PeerState::Left);
     contact.received(at_ms(4), &net, &node(BETA), Incarnation(6), beat(1));
     assert_eq!(contact.peer(&node(BETA)).unwrap().state(), PeerState::Alive);
+}
+
+#[test]
+fn what_was_recorded_before_this_node_started_does_not_bring_a_dead_peer_to_life() {
+    let mut net = Net::settled(&[ALPHA, BETA]);
+    let recorded = net.sent.clone();
+    net.kill(ALPHA);
+    net.kill(BETA);
+    net.start(ALPHA, 2);
+    for (to, channel, datagram) in recorded {
+        net.replay(&to, &channel, &datagram);
+    }
+    net.run_for(ms(500));
+    assert_eq!(net.state(ALPHA, BETA), PeerState::Unknown);
+    net.start(BETA, 2);
+    net.run_for(ms(1));
+    assert_eq!(net.state(ALPHA, BETA), PeerState::Alive, "an answer takes one round trip");
 }
 
 #[test]
