@@ -179,6 +179,9 @@ pub trait SharedLease: Send + Sync + 'static {
 pub struct LeaseNews {
     /// To when the lease is good now; `None` when it is not held.
     pub until: Option<Time>,
+    /// How often the lease ran out since the start. When it grows, everything that was held on it must be acquired again,
+    /// even if `until` looks as if nothing happened.
+    pub lapsed: u64,
     /// What the lease's storage shows of other nodes: a heartbeat through it.
     pub peers: BTreeMap<NodeName, PeerOnStorage>,
     /// The last error of the storage, if the last renewal failed.

@@ -1,0 +1,375 @@
+//! The node's own lease, and the watch on those of the others.
+//!
+//! Decides how long this node may rely on what it owns, whether its slot is its own, and which other nodes have expired.
+//! Leaves the transfers to [`super::machine`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::layout::{BlockError, Copy2, Header, Ownership, Slot, SlotState, newest};
+use super::paxos::{Me, Standing};
+use crate::claim::{LeaseNews, PeerOnStorage};
+use crate::name::{BootId, Incarnation};
+use crate::time::Time;
+
+/// A life that begins writes with a sequence that no write of an earlier one, still on its way, can reach.
+pub(super) const JUMP: u64 = 1 << 20;
+
+/// Reads every slot out of the slots' region.
+pub(super) fn decode_slots(header: &Header, bytes: &[u8]) -> Vec<Result<Option<Slot>, BlockError>> {
+    let block = |node, copy| {
+        let at = (header.slot_at(node, copy) - header.slots_at()) as usize;
+        bytes.get(at..at + header.block_size as usize).unwrap_or(&[])
+    };
+    let decode = |node, copy| Slot::decode(block(node, copy), header, node);
+    (0..header.nodes.len()).map(|i| newest(decode(i, Copy2::A), decode(i, Copy2::B), |s| s.seq)).collect()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+enum Shows {
+    #[default]
+    Nothing,
+    Damage,
+    Life(BootId, Incarnation, u64, SlotState),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    shows: Shows,
+    /// When the first read that showed it was completed.
+    since: Time,
+    /// When the last read that showed it was issued; `None` before the first read.
+    checked: Option<Time>,
+}
+
+/// What this node saw of every slot; kept up all the time, so that an expiry counts from the last change, not from when
+/// somebody asks.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    seen: Vec<Seen>,
+}
+
+impl Watch {
+    pub(super) fn new(nodes: usize) -> Watch {
+        Watch { seen: vec![Seen::default(); nodes] }
+    }
+
+    pub(super) fn read(&mut self, issued: Time, completed: Time, slots: &[Result<Option<Slot>, BlockError>]) {
+        for (seen, slot) in self.seen.iter_mut().zip(slots) {
+            let shows = match slot {
+                Ok(None) => Shows::Nothing,
+                Ok(Some(s)) => Shows::Life(s.boot, s.incarnation, s.beat, s.state),
+                Err(_) => Shows::Damage,
+            };
+            if seen.checked.is_none() || seen.shows != shows {
+                seen.shows = shows;
+                seen.since = completed;
+            }
+            seen.checked = seen.checked.max(Some(issued));
+        }
+    }
+
+    /// Whether the owner named in a decision can still rely on its lease, as far as reads issued so far can tell.
+    pub(super) fn standing(&self, header: &Header, ownership: &Ownership) -> Standing {
+        let Some((owner, boot)) = ownership.owner else { return Standing::Expired };
+        let Some(Seen { shows, since, checked: Some(checked) }) = self.seen.get(usize::from(owner)) else {
+            return Standing::Alive { retry_at: None, why: "its slot was not read yet".into() };
+        };
+        match shows {
+            Shows::Life(_, _, _, SlotState::Left) => return Standing::Expired,
+            Shows::Life(shown, ..) if *shown != boot => return Standing::Expired,
+            _ => {}
+        }
+        let expiry = header.timing.since_to_expiry(*since);
+        if *checked >= expiry {
+            return Standing::Expired;
+        }
+        let still = checked.since(*since).as_millis();
+        let needed = header.timing.expires_after().as_millis();
+        let why = format!("its slot has stood still for {still} ms of the {needed} ms that prove it dead");
+        Standing::Alive { retry_at: Some(expiry), why }
+    }
+
+    pub(super) fn boot_of(&self, node: usize) -> Option<BootId> {
+        match self.seen.get(node)?.shows {
+            Shows::Life(boot, _, _, SlotState::Up) => Some(boot),
+            _ => None,
+        }
+    }
+
+    fn ages(&self, now: Time) -> Vec<u32> {
+        let age = |s: &Seen| match s.shows {
+            Shows::Life(..) => u32::try_from(now.since(s.since).as_millis()).unwrap_or(u32::MAX),
+            _ => u32::MAX,
+        };
+        self.seen.iter().map(age).collect()
+    }
+
+    fn peers(&self, header: &Header, me: u8) -> BTreeMap<crate::name::NodeName, PeerOnStorage> {
+        let mut peers = BTreeMap::new();
+        for (i, (node, seen)) in header.nodes.iter().zip(&self.seen).enumerate() {
+            let peer = match seen.shows {
+                Shows::Life(_, _, _, SlotState::Left) => PeerOnStorage::Left,
+                Shows::Life(..) => PeerOnStorage::Beating(seen.since),
+                _ => continue,
+            };
+            if i != usize::from(me) {
+                peers.insert(node.clone(), peer);
+            }
+        }
+        peers
+    }
+}
+
+/// How far this node is with its slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Looking whether somebody else uses it.
+    Watching { still: u32, changes: u32 },
+    /// Rewriting both copies.
+    Entering { first: Option<Time> },
+    /// The lease is good until then.
+    Up { until: Time },
+    /// Saying goodbye: the copies written so far.
+    Leaving { written: usize },
+    /// Said goodbye.
+    Left,
+    /// Somebody else writes the slot.
+    Void(String),
+}
+
+/// A transfer that the lease needs.
+pub(super) enum Transfer {
+    ReadSlots,
+    Write(Copy2, Slot),
+}
+
+/// This node's lease: one transfer at a time, on a fixed beat.
+#[derive(Clone, Debug)]
+pub(super) struct Lease {
+    pub(super) stage: Stage,
+    /// Grows whenever the slot is entered anew: what was begun under another term must not be concluded.
+    pub(super) term: u64,
+    lapsed: u64,
+    me: Me,
+    incarnation: Incarnation,
+    slot: Slot,
+    next_copy: Copy2,
+    shown: Option<(BootId, Incarnation, u64)>,
+    busy: Option<Time>,
+    next_at: Time,
+    cycle_at: Time,
+    trouble: Option<String>,
+}
+
+impl Lease {
+    pub(super) fn new(me: Me, incarnation: Incarnation) -> Lease {
+        let slot = Slot { seq: 0, boot: me.boot, incarnation, beat: 0, state: SlotState::Up, ages: Vec::new() };
+        Lease {
+            stage: Stage::Watching { still: 0, changes: 0 },
+            term: 0,
+            lapsed: 0,
+            me,
+            incarnation,
+            slot,
+            next_copy: Copy2::A,
+            shown: None,
+            busy: None,
+            next_at: Time::ZERO,
+            cycle_at: Time::ZERO,
+            trouble: None,
+        }
+    }
+
+    /// To when the lease is good, if it is good now.
+    pub(super) fn until(&self, now: Time) -> Option<Time> {
+        match self.stage {
+            Stage::Up { until } if now < until => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Whether the slot is known to be this node's own.
+    pub(super) fn entered(&self) -> bool {
+        self.term > 0 && !matches!(self.stage, Stage::Void(_) | Stage::Left | Stage::Leaving { .. })
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        let lapse = if let Stage::Up { until } = self.stage { Some(until) } else { None };
+        let idle = self.busy.is_none() && !matches!(self.stage, Stage::Left | Stage::Void(_));
+        [lapse, idle.then_some(self.next_at)].into_iter().flatten().min()
+    }
+
+    fn lapse(&mut self) {
+        self.lapsed += 1;
+        self.stage = Stage::Entering { first: None };
+        self.slot.seq += JUMP;
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.stage = Stage::Leaving { written: 0 };
+        self.slot.state = SlotState::Left;
+        self.next_at = Time::ZERO;
+    }
+
+    /// The next transfer, if it is time for one.
+    pub(super) fn poll(&mut self, now: Time, watch: &Watch) -> Option<Transfer> {
+        if let Stage::Up { until } = self.stage
+            && now >= until
+        {
+            self.lapse();
+        }
+        if self.busy.is_some() || now < self.next_at || matches!(self.stage, Stage::Left | Stage::Void(_)) {
+            return None;
+        }
+        self.busy = Some(now);
+        let copy = match &self.stage {
+            Stage::Watching { .. } => {
+                self.cycle_at = now;
+                return Some(Transfer::ReadSlots);
+            }
+            Stage::Entering { first: None } | Stage::Leaving { written: 0 } => Copy2::A,
+            Stage::Entering { .. } | Stage::Leaving { .. } => Copy2::B,
+            _ => self.next_copy,
+        };
+        self.cycle_at = now;
+        self.slot.seq += 1;
+        self.slot.beat += 1;
+        self.slot.ages = watch.ages(now);
+        self.next_copy = copy.other();
+        Some(Transfer::Write(copy, self.slot.clone()))
+    }
+
+    /// A slot write was answered; says whether the slots are to be read next.
+    pub(super) fn written(&mut self, now: Time, result: Result<(), String>, header: &Header) -> bool {
+        let issued = self.busy.take().unwrap_or(now);
+        if let Err(trouble) = result {
+            self.trouble = Some(trouble);
+            if let Stage::Entering { first } = &mut self.stage {
+                *first = None;
+            }
+            self.next_at = now + header.timing.renew() / 4;
+            return false;
+        }
+        let deadline = header.timing.deadline();
+        match &mut self.stage {
+            Stage::Entering { first: first @ None } => {
+                *first = Some(issued);
+                self.next_at = now;
+                return false;
+            }
+            Stage::Entering { first: Some(first) } => {
+                let until = *first + deadline;
+                if now >= until {
+                    self.stage = Stage::Entering { first: None };
+                    self.next_at = now;
+                    return false;
+                }
+                self.term += 1;
+                self.stage = Stage::Up { until };
+            }
+            Stage::Up { until } if now < *until => *until = issued + deadline,
+            // The answer came after the tenure's end: it restores nothing.
+            Stage::Up { .. } => {
+                self.lapse();
+                self.next_at = now;
+                return false;
+            }
+            Stage::Leaving { written } => {
+                *written += 1;
+                self.next_at = now;
+                if *written == 2 {
+                    self.stage = Stage::Left;
+                }
+                return false;
+            }
+            _ => {}
+        }
+        self.trouble = None;
+        self.busy = Some(now);
+        true
+    }
+
+    /// The slots were read (by the lease itself), or could not be.
+    pub(super) fn read(&mut self, now: Time, slots: Result<&[Result<Option<Slot>, BlockError>], String>, header: &Header) {
+        self.busy = None;
+        let renew = header.timing.renew();
+        self.next_at = (self.cycle_at + renew).max(now);
+        let slots = match slots {
+            Ok(slots) => slots,
+            Err(trouble) => {
+                self.trouble = Some(trouble);
+                return;
+            }
+        };
+        let mine = slots.get(usize::from(self.me.slot)).and_then(|s| s.as_ref().ok()).and_then(Option::as_ref);
+        if matches!(self.stage, Stage::Watching { .. }) {
+            self.watch_own(mine, now);
+        } else if let Some(shown) = mine
+            && (shown.boot, shown.incarnation) != (self.me.boot, self.incarnation)
+            && self.term > 0
+        {
+            self.stage = Stage::Void(format!(
+                "another node uses the name {} (boot {}, incarnation {}): give one of them another name",
+                header.nodes[usize::from(self.me.slot)],
+                shown.boot,
+                shown.incarnation
+            ));
+        }
+    }
+
+    fn watch_own(&mut self, mine: Option<&Slot>, now: Time) {
+        let Stage::Watching { still, changes } = &mut self.stage else { return };
+        let Some(shown) = mine else {
+            self.stage = Stage::Entering { first: None };
+            self.slot.seq += JUMP;
+            self.next_at = now;
+            return;
+        };
+        let key = (shown.boot, shown.incarnation, shown.beat);
+        match self.shown.replace(key) {
+            Some(before) if before == key => *still += 1,
+            // One change can be a late write of the former life; two are a beat.
+            Some(_) => {
+                *still = 0;
+                *changes += 1;
+            }
+            None => {}
+        }
+        if *changes >= 2 {
+            self.stage = Stage::Void(format!(
+                "the name is in use: its slot beats (boot {}, incarnation {}); stop that node or rename one of them",
+                shown.boot, shown.incarnation
+            ));
+        } else if shown.boot == self.me.boot || shown.state == SlotState::Left || *still >= 2 {
+            self.slot.seq = shown.seq + JUMP;
+            self.slot.beat = shown.beat;
+            self.stage = Stage::Entering { first: None };
+            self.next_at = now;
+        }
+    }
+
+    pub(super) fn news(&self, now: Time, watch: &Watch, header: &Header) -> LeaseNews {
+        let trouble = if let Stage::Void(why) = &self.stage { Some(why.clone()) } else { self.trouble.clone() };
+        LeaseNews {
+            until: self.until(now),
+            lapsed: self.lapsed,
+            peers: watch.peers(header, self.me.slot),
+            trouble,
+        }
+    }
+
+    /// Why the lease is not good, for people.
+    pub(super) fn unfit(&self) -> String {
+        match (&self.stage, &self.trouble) {
+            (Stage::Void(why), _) | (_, Some(why)) => why.clone(),
+            (Stage::Left | Stage::Leaving { .. }, _) => "this node has left the lock area".into(),
+            _ => "this node's lease ran out and is not renewed yet".into(),
+        }
+    }
+}
+
+/// The longest that one transfer of the lease may take.
+pub(super) fn lease_bound(header: &Header) -> Duration {
+    header.timing.io_bound()
+}
