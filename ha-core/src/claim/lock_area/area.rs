@@ -90,7 +90,9 @@ pub enum OpenError {
         nodes: Vec<NodeName>,
     },
     /// The configuration and the area disagree about the times, which must be the same on all nodes.
-    #[error("lock area {area} runs on: {made}; the configuration says: {configured}; correct the configuration, or make the area anew")]
+    #[error(
+        "lock area {area} runs on: {made}; the configuration says: {configured}; correct the configuration, or make the area anew"
+    )]
     Timing {
         /// Which.
         area: LockAreaName,
@@ -168,12 +170,8 @@ impl LockArea {
         {
             return Err(OpenError::Timing { area, made: header.timing, configured });
         }
-        let machine = Config {
-            node: config.node.clone(),
-            boot: config.boot,
-            incarnation: config.incarnation,
-            seed: config.seed,
-        };
+        let machine =
+            Config { node: config.node.clone(), boot: config.boot, incarnation: config.incarnation, seed: config.seed };
         let Some(machine) = Machine::new(header.clone(), &machine) else {
             return Err(OpenError::UnknownNode { area, node: config.node, nodes: header.nodes });
         };
@@ -189,11 +187,7 @@ impl LockArea {
         Ok(area)
     }
 
-    async fn entered(
-        &self,
-        entry: oneshot::Receiver<Result<(), String>>,
-        patience: Duration,
-    ) -> Result<(), OpenError> {
+    async fn entered(&self, entry: oneshot::Receiver<Result<(), String>>, patience: Duration) -> Result<(), OpenError> {
         let area = self.name.clone();
         match tokio::time::timeout(patience, entry).await {
             Ok(Ok(Ok(()))) => Ok(()),

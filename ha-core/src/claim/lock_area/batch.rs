@@ -90,9 +90,8 @@ impl Job {
             let to = (from + m.header.block_size as usize).min(bytes.len());
             Record::decode(&bytes[from..to], &m.header, node, number)
         };
-        newest(copy(Copy2::A), copy(Copy2::B), |r| r.seq).map_err(|e| {
-            format!("both copies of record {number} of node {} are broken: {e}", m.header.nodes[node])
-        })
+        newest(copy(Copy2::A), copy(Copy2::B), |r| r.seq)
+            .map_err(|e| format!("both copies of record {number} of node {} are broken: {e}", m.header.nodes[node]))
     }
 }
 
@@ -595,7 +594,8 @@ impl Machine {
             }
         }
         let waiting = job.requests.into_iter().map(|(id, _)| id);
-        let waiting: Vec<RequestId> = waiting.chain(job.inspects.into_iter().map(|(id, _)| id)).chain(job.leave).collect();
+        let waiting: Vec<RequestId> =
+            waiting.chain(job.inspects.into_iter().map(|(id, _)| id)).chain(job.leave).collect();
         for id in waiting {
             self.answer(id, Answer::Refused(why.clone()));
         }

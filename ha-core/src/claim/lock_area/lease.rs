@@ -291,7 +291,12 @@ impl Lease {
     }
 
     /// The slots were read (by the lease itself), or could not be.
-    pub(super) fn read(&mut self, now: Time, slots: Result<&[Result<Option<Slot>, BlockError>], String>, header: &Header) {
+    pub(super) fn read(
+        &mut self,
+        now: Time,
+        slots: Result<&[Result<Option<Slot>, BlockError>], String>,
+        header: &Header,
+    ) {
         self.busy = None;
         let renew = header.timing.renew();
         self.next_at = (self.cycle_at + renew).max(now);
@@ -351,12 +356,7 @@ impl Lease {
 
     pub(super) fn news(&self, now: Time, watch: &Watch, header: &Header) -> LeaseNews {
         let trouble = if let Stage::Void(why) = &self.stage { Some(why.clone()) } else { self.trouble.clone() };
-        LeaseNews {
-            until: self.until(now),
-            lapsed: self.lapsed,
-            peers: watch.peers(header, self.me.slot),
-            trouble,
-        }
+        LeaseNews { until: self.until(now), lapsed: self.lapsed, peers: watch.peers(header, self.me.slot), trouble }
     }
 
     /// Why the lease is not good, for people.

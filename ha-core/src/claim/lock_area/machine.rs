@@ -117,7 +117,9 @@ impl std::fmt::Display for Effect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Effect::Read { tag, offset, len, .. } => write!(f, "read {len} bytes at {offset} (#{})", tag.0),
-            Effect::Write { tag, offset, bytes, .. } => write!(f, "write {} bytes at {offset} (#{})", bytes.len(), tag.0),
+            Effect::Write { tag, offset, bytes, .. } => {
+                write!(f, "write {} bytes at {offset} (#{})", bytes.len(), tag.0)
+            }
             Effect::Answer(id, answer) => write!(f, "answer request {}: {answer:?}", id.0),
             Effect::News(news) => match news.until {
                 Some(until) => write!(f, "lease good until {until}"),

@@ -217,7 +217,15 @@ impl World {
     }
 
     /// A write lands block by block, at once or late; the answer comes after it, or never.
-    fn write(&mut self, node: usize, life: u64, tag: super::machine::Tag, offset: u64, bytes: Vec<u8>, bound: Duration) {
+    fn write(
+        &mut self,
+        node: usize,
+        life: u64,
+        tag: super::machine::Tag,
+        offset: u64,
+        bytes: Vec<u8>,
+        bound: Duration,
+    ) {
         let bound = self.now + bound.as_nanos() as u64;
         let mut landed = self.now;
         let lost = self.faults && self.rng.below(200) == 0;
