@@ -1,7 +1,7 @@
 //! The bytes of a [`Message`]: compact, the same on every machine, and each way in which they can be broken told apart.
 //!
-//! Whole numbers are LEB128 varints unless a fixed width is said; texts and names are a length and UTF-8. The version of this
-//! format stands in the header of the [`seal`](super::seal). Leaves to others whether what is said makes sense.
+//! Whole numbers are LEB128 varints unless a fixed width is said; texts and names are a length and UTF-8. The version
+//! of this format stands in the header of the [`seal`](super::seal). Leaves to others whether what is said makes sense.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! Nodes on the wire: 32-bit numbers in place of names.
 //!
-//! Decides the number of a node, the same on every node without any agreement, and refuses names that cannot be told apart.
+//! Decides the number of a node, the same on every node without any agreement, and refuses names that cannot be told
+//! apart.
 
 use std::collections::BTreeMap;
 use std::fmt;

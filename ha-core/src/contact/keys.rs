@@ -1,7 +1,8 @@
 //! The keys of a cluster: secrets by number, one of them for sending, all of them for receiving.
 //!
-//! Decides what a key file looks like, and that a secret is never shown. A key is rolled in three steps, each done on all nodes before
-//! the next: add the new key; send with it; remove the old one. Leaves to the driver where the file is and who may read it.
+//! Decides what a key file looks like, and that a secret is never shown. A key is rolled in three steps, each done on
+//! all nodes before the next: add the new key; send with it; remove the old one. Leaves to the driver where the file is
+//! and who may read it.
 //!
 //! ```text
 //! # one key a line: a number from 0 to 255, and 32 bytes as 64 hexadecimal digits

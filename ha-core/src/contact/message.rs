@@ -24,8 +24,8 @@ pub enum Message {
 }
 
 impl Message {
-    /// Whether this may be taken by the life `me` of its addressee. What was meant for an earlier one may have been recorded then; a beat shows
-    /// by its sequence, and by whom it names, whether it is new.
+    /// Whether this may be taken by the life `me` of its addressee. What was meant for an earlier one may have been
+    /// recorded then; a beat shows by its sequence, and by whom it names, whether it is new.
     pub(super) fn is_for(&self, me: Incarnation) -> bool {
         match self {
             Message::Beat(_) | Message::Goodbye => true,

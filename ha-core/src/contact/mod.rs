@@ -1,8 +1,8 @@
 //! What this node hears of the others, and what it tells them.
 //!
-//! Decides who is in contact, what is to be sent to whom and when, and keeps what the others announced. A deterministic machine: time and
-//! messages come in as arguments, messages and events go out; no I/O. Leaves to the driver the channels and the
-//! seal around each message, and to [`crate::mastership`] what follows from contact.
+//! Decides who is in contact, what is to be sent to whom and when, and keeps what the others announced. A deterministic
+//! machine: time and messages come in as arguments, messages and events go out; no I/O. Leaves to the driver the
+//! channels and the seal around each message, and to [`crate::mastership`] what follows from contact.
 
 mod announcement;
 mod codec;
@@ -48,8 +48,8 @@ pub struct Transmit {
 
 /// Contact of one node with all others.
 ///
-/// Every entry point takes `now`. After each of them the owner empties [`Contact::poll_transmit`] and [`Contact::poll_event`],
-/// and calls [`Contact::handle_timeout`] at [`Contact::next_deadline`].
+/// Every entry point takes `now`. After each of them the owner empties [`Contact::poll_transmit`] and
+/// [`Contact::poll_event`], and calls [`Contact::handle_timeout`] at [`Contact::next_deadline`].
 #[derive(Clone, Debug)]
 pub struct Contact {
     config: ContactConfig,
@@ -81,8 +81,9 @@ const GOODBYES: u8 = 3;
 impl Contact {
     /// Starts contact: the first beats are ready to be sent.
     ///
-    /// `incarnation` is greater than any that this node used before, and never used twice (the seal's nonces depend on it): the
-    /// wall clock in nanoseconds will do, see [`Contact::known_incarnation_of_me`] for a clock that was set back.
+    /// `incarnation` is greater than any that this node used before, and never used twice (the seal's nonces depend on
+    /// it): the wall clock in nanoseconds will do, see [`Contact::known_incarnation_of_me`] for a clock that was set
+    /// back.
     pub fn new(config: ContactConfig, incarnation: Incarnation, now: Time) -> Result<Self, ContactConfigError> {
         config.check()?;
         let ids = NodeIds::new(&config.nodes)?;
@@ -114,9 +115,10 @@ impl Contact {
 
     /// A message arrived whose seal was good.
     ///
-    /// Ignored if it comes from an unknown node, from an earlier life than one heard before, or from a life that said goodbye; and until the
-    /// first beat of a life, which tells the boot that it belongs to. The first beat that a peer is believed is one that names this life of
-    /// ours, so that nothing sent before it counts: a peer that this node hears but that has never heard this node stays unknown.
+    /// Ignored if it comes from an unknown node, from an earlier life than one heard before, or from a life that said
+    /// goodbye; and until the first beat of a life, which tells the boot that it belongs to. The first beat that a peer
+    /// is believed is one that names this life of ours, so that nothing sent before it counts: a peer that this node
+    /// hears but that has never heard this node stays unknown.
     pub fn received(
         &mut self,
         now: Time,
@@ -176,9 +178,9 @@ impl Contact {
         }
     }
 
-    /// Sends a parcel of at most [`PARCEL_MAX`] bytes. Ends in [`ContactEvent::ParcelDelivered`] or [`ContactEvent::ParcelFailed`].
-    /// Parcels to one node arrive in the order in which they were sent. One for a node that is not in contact waits for it, within
-    /// [`Timing::parcel_deadline`].
+    /// Sends a parcel of at most [`PARCEL_MAX`] bytes. Ends in [`ContactEvent::ParcelDelivered`] or
+    /// [`ContactEvent::ParcelFailed`]. Parcels to one node arrive in the order in which they were sent. One for a node
+    /// that is not in contact waits for it, within [`Timing::parcel_deadline`].
     pub fn send_parcel(&mut self, now: Time, to: &NodeName, bytes: Vec<u8>) -> Result<ParcelId, ParcelRefused> {
         if bytes.len() > PARCEL_MAX {
             return Err(ParcelRefused::TooLarge(bytes.len()));
@@ -195,10 +197,11 @@ impl Contact {
         Ok(id)
     }
 
-    /// Leaves in order: says goodbye to everybody, a few times, and nothing more; hears nothing more either. Everything is said when
-    /// [`Contact::next_deadline`] is `None`.
+    /// Leaves in order: says goodbye to everybody, a few times, and nothing more; hears nothing more either. Everything
+    /// is said when [`Contact::next_deadline`] is `None`.
     ///
-    /// Others then take what this node had in service for free: for a node that leaves its services running, going silent is right.
+    /// Others then take what this node had in service for free: for a node that leaves its services running, going
+    /// silent is right.
     pub fn goodbye(&mut self, now: Time) {
         if self.goodbyes.is_none() {
             self.fail_all_parcels(ParcelFailure::Leaving);
@@ -208,8 +211,9 @@ impl Contact {
         }
     }
 
-    /// Goes on as a later life, after [`ContactEvent::KnownAsLater`]: everything is told anew. The driver seals with the
-    /// new incarnation from then on, what is to be sent already included. Does nothing if `incarnation` is not greater.
+    /// Goes on as a later life, after [`ContactEvent::KnownAsLater`]: everything is told anew. The driver seals with
+    /// the new incarnation from then on, what is to be sent already included. Does nothing if `incarnation` is not
+    /// greater.
     pub fn reincarnate(&mut self, now: Time, incarnation: Incarnation) {
         if incarnation > self.incarnation && self.goodbyes.is_none() {
             self.enter(now);
@@ -266,7 +270,8 @@ impl Contact {
         self.incarnation
     }
 
-    /// The greatest incarnation of this node that others know, if it is later than this one: they refuse what this one says.
+    /// The greatest incarnation of this node that others know, if it is later than this one: they refuse what this one
+    /// says.
     pub fn known_incarnation_of_me(&self) -> Option<Incarnation> {
         self.known_later
     }
@@ -296,8 +301,8 @@ impl Contact {
         self.peers.get(peer).is_some_and(Peer::in_contact)
     }
 
-    /// Whether all that can be known at the start is known: every peer was heard and has told everything, or left or was lost, or the startup
-    /// grace is over. Once true it stays so.
+    /// Whether all that can be known at the start is known: every peer was heard and has told everything, or left or
+    /// was lost, or the startup grace is over. Once true it stays so.
     pub fn settled(&self) -> bool {
         self.settled
     }

@@ -1,7 +1,7 @@
 //! Parcels: larger things, such as commands and views, carried whole to one peer.
 //!
-//! Decides how a parcel is cut, acknowledged, sent again and given up. Leaves to others what is in it. A parcel is handed over at
-//! most once; its sender is told that it arrived, or that it gave up and does not know.
+//! Decides how a parcel is cut, acknowledged, sent again and given up. Leaves to others what is in it. A parcel is
+//! handed over at most once; its sender is told that it arrived, or that it gave up and does not know.
 
 use std::collections::VecDeque;
 use std::fmt;

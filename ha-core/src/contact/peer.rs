@@ -50,8 +50,8 @@ impl fmt::Display for PeerState {
 pub struct ChannelView {
     /// When something was last heard on it.
     pub last_heard: Time,
-    /// The longest time between two things heard, of one life of the peer; outages (three times `dead_after` and more) and
-    /// pauses of this node do not count. Much less than `dead_after`: that could be shorter.
+    /// The longest time between two things heard, of one life of the peer; outages (three times `dead_after` and more)
+    /// and pauses of this node do not count. Much less than `dead_after`: that could be shorter.
     pub longest_gap: Duration,
     /// How often it was silent for three times its `dead_after` and came back.
     pub outages: u64,
@@ -204,7 +204,6 @@ impl Peer {
         self.node_announcement = None;
         self.hearsay.clear();
         self.left_at = None;
-        self.left_on_storage_at = None;
         self.progress = Progress::new();
         self.inbox = Inbox::default();
         for record in self.channels.values_mut() {
@@ -279,11 +278,14 @@ impl Peer {
         }
     }
 
+    /// Its slot says that it left. That counts from when this node first saw it after having seen the slot beat: a
+    /// goodbye of long ago, still to be read there, says nothing of a peer that fell silent just now.
     pub(super) fn leave_on_storage(&mut self, channel: &ChannelName, now: Time) {
-        self.left_on_storage_at = Some(now);
-        if let Some(record) = self.channels.get_mut(channel) {
-            record.alive_until = record.alive_until.min(now);
-            record.contact_until = record.contact_until.min(now);
+        let Some(record) = self.channels.get_mut(channel) else { return };
+        record.alive_until = record.alive_until.min(now);
+        record.contact_until = record.contact_until.min(now);
+        if self.left_on_storage_at.is_none_or(|left| record.view.last_heard > left) {
+            self.left_on_storage_at = Some(now);
         }
     }
 
@@ -295,8 +297,8 @@ impl Peer {
         self.channels.values().map(|record| record.contact_until).max().unwrap_or(Time::ZERO)
     }
 
-    /// The state at `now`, and when it must be judged again if nothing is heard until then. `heard_until` says of other nodes until
-    /// when this node itself hears them: only they count as witnesses.
+    /// The state at `now`, and when it must be judged again if nothing is heard until then. `heard_until` says of other
+    /// nodes until when this node itself hears them: only they count as witnesses.
     pub(super) fn judge(
         &self,
         now: Time,

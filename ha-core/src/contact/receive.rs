@@ -15,15 +15,17 @@ use super::parcel::ParcelFailure;
 use super::peer::{PeerState, Silence};
 use super::{Contact, Peer};
 
-/// So many parts that came before an earlier one are kept per peer, until that one comes: as many as a peer sends at once.
+/// So many parts that came before an earlier one are kept per peer, until that one comes: as many as a peer sends at
+/// once.
 const EARLY_PARTS_MAX: usize = 32;
 
 impl Contact {
     /// Begins every call: finds out whether this node itself was stopped.
     ///
-    /// A call that comes much later than what was due shows that this process did not run. It could not hear then, so the silence
-    /// says nothing about the peers: whoever was in contact gets its full `dead_after` from now on. That delays the detection of a node which
-    /// died meanwhile, by one `dead_after`; the other way round every pause would make this node run for every claim at once.
+    /// A call that comes much later than what was due shows that this process did not run. It could not hear then, so
+    /// the silence says nothing about the peers: whoever was in contact gets its full `dead_after` from now on. That
+    /// delays the detection of a node which died meanwhile, by one `dead_after`; the other way round every pause would
+    /// make this node run for every claim at once.
     pub(super) fn enter(&mut self, now: Time) {
         let dead_after = self.config.timing.dead_after;
         let Some(due) = self.deadline.map(|due| due.max(self.called_at)) else { return };
@@ -119,9 +121,9 @@ impl Contact {
         Some(true)
     }
 
-    /// Whether the first beat of a peer names this life of ours, and so cannot have been sent before it: what somebody recorded
-    /// earlier must not make a dead peer look alive to a node that was just started and knows no counters yet. If
-    /// not, the peer is told which life of it we have seen, so that its next beat can be an answer to that.
+    /// Whether the first beat of a peer names this life of ours, and so cannot have been sent before it: what somebody
+    /// recorded earlier must not make a dead peer look alive to a node that was just started and knows no counters yet.
+    /// If not, the peer is told which life of it we have seen, so that its next beat can be an answer to that.
     fn is_answer(&mut self, from: &NodeName, incarnation: Incarnation, beat: &Beat) -> bool {
         let me = NodeId::of(&self.config.me);
         let named = beat.peers.iter().find(|told| told.id == me);

@@ -1,6 +1,7 @@
 //! The seal around every message: who sent it, that nobody changed it, and that it is heard once.
 //!
-//! A datagram is a header of 28 bytes, the message sealed with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), and its tag of 16 bytes:
+//! A datagram is a header of 28 bytes, the message sealed with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), and its
+//! tag of 16 bytes:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -12,9 +13,9 @@
 //! | 8 | incarnation of the sender, big-endian |
 //! | 8 | counter, big-endian, from 1 |
 //!
-//! The header and the cluster's name are authenticated with the message. The nonce is (sender, incarnation, counter) and a digest of the cluster's name,
-//! so it is never used twice as long as no incarnation is. Each receiver takes from a sender only its newest incarnation,
-//! and each counter once, within a window behind the greatest one seen.
+//! The header and the cluster's name are authenticated with the message. The nonce is (sender, incarnation, counter)
+//! and a digest of the cluster's name, so it is never used twice as long as no incarnation is. Each receiver takes from
+//! a sender only its newest incarnation, and each counter once, within a window behind the greatest one seen.
 //!
 //! Leaves to the driver the datagrams themselves. What the seal cannot show is *when* a datagram was sent: one that
 //! somebody held back passes once, if nothing much newer came before it.
@@ -186,7 +187,8 @@ impl Sealer {
         }
     }
 
-    /// Seals a message for a node. Each channel's datagram is sealed anew, so that the copies are not taken for replays.
+    /// Seals a message for a node. Each channel's datagram is sealed anew, so that the copies are not taken for
+    /// replays.
     pub fn seal(&mut self, to: &NodeName, message: &Message) -> Result<Vec<u8>, NotSealed> {
         self.counter = self.counter.checked_add(1).ok_or(NotSealed)?;
         let mut datagram = Vec::with_capacity(256);
@@ -296,8 +298,8 @@ impl Opener {
 }
 
 const WINDOW_WORDS: usize = 32;
-/// How far behind the greatest counter a datagram may come, so that several channels of different speed do not take each
-/// other's datagrams for replays.
+/// How far behind the greatest counter a datagram may come, so that several channels of different speed do not take
+/// each other's datagrams for replays.
 const WINDOW: u64 = WINDOW_WORDS as u64 * 64;
 
 /// Which counters of a sender's newest life were heard: a sliding window, as in RFC 6479 (a ring of bits).

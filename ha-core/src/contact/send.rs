@@ -19,7 +19,9 @@ impl Contact {
         self.send_changes(now);
         self.send_parcels(now);
         if self.told.has_withdrawn() {
-            let known_to_all = self.peers.values().map(|peer| peer.progress.acknowledged()).min();
+            // One that was never heard begins with everything, and needs no withdrawals.
+            let heard = self.peers.values().filter(|peer| peer.life.is_some());
+            let known_to_all = heard.map(|peer| peer.progress.acknowledged()).min();
             self.told.forget_withdrawn(known_to_all.unwrap_or(u64::MAX));
         }
         self.settled = self.settled || now >= self.grace_until || self.peers.values().all(is_settled);

@@ -1,7 +1,7 @@
 //! How often a node speaks, and what silence means: the few figures from which all timing of contact derives.
 //!
-//! Decides the defaults and the relations between the figures, and refuses settings that cannot work. Leaves to the rest
-//! of [`crate::contact`] to measure the silence.
+//! Decides the defaults and the relations between the figures, and refuses settings that cannot work. Leaves to the
+//! rest of [`crate::contact`] to measure the silence.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,15 +16,16 @@ use super::ids::NodeIdError;
 pub struct Timing {
     /// From one beat to the next, per peer; default 100 ms, 1 ms to 1 min.
     ///
-    /// Shorter: a dead node is noticed sooner for the same number of lost datagrams tolerated. Longer: less traffic (one
-    /// datagram per peer, channel and interval) and fewer wake-ups.
+    /// Shorter: a dead node is noticed sooner for the same number of lost datagrams tolerated. Longer: less traffic
+    /// (one datagram per peer, channel and interval) and fewer wake-ups.
     pub interval: Duration,
-    /// A peer silent for this long is [`Late`](super::PeerState::Late); default 300 ms, from `interval` to `dead_after`.
+    /// A peer silent for this long is [`Late`](super::PeerState::Late); default 300 ms, from `interval` to
+    /// `dead_after`.
     ///
     /// Nothing is decided by it; it shows in the status and in the events that the network or the peer is struggling.
     pub late_after: Duration,
-    /// A peer silent for this long, of which nobody else hears either, is [`Lost`](super::PeerState::Lost); default 1 s, at
-    /// least three intervals.
+    /// A peer silent for this long, of which nobody else hears either, is [`Lost`](super::PeerState::Lost); default 1
+    /// s, at least three intervals.
     ///
     /// The detection time: every takeover begins with it. Shorter than the longest pause of a healthy node or network,
     /// it makes false alarms: harmless (the claim is the arbiter) but for the load of needless attempts. The longest
@@ -32,8 +33,8 @@ pub struct Timing {
     pub dead_after: Duration,
     /// A peer not heard since this node started counts as lost only after this; default 15 s, at least `dead_after`.
     ///
-    /// Shorter: a node that starts alone serves sooner. Longer: machines that are switched on together find each other before
-    /// the first of them takes everything. A node that hears all its peers does not wait.
+    /// Shorter: a node that starts alone serves sooner. Longer: machines that are switched on together find each other
+    /// before the first of them takes everything. A node that hears all its peers does not wait.
     pub startup_grace: Duration,
 }
 
@@ -48,8 +49,8 @@ impl Default for Timing {
     }
 }
 
-/// What silence means on one channel that differs from the others: a slow serial line, or a lock area, on which a slot changes
-/// only every renewal.
+/// What silence means on one channel that differs from the others: a slow serial line, or a lock area, on which a slot
+/// changes only every renewal.
 ///
 /// A peer is in contact while any of its channels is: a channel with a greater `dead_after` than the cluster's makes
 /// contact outlast the network by that much, and detection so much slower.

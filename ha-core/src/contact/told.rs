@@ -1,9 +1,9 @@
 //! What this node tells of itself, in versions, and how far each peer has it.
 //!
-//! Every change gets the next version; a thing has the version of its last change. A part of a delta covers a range of versions
-//! in order, so that parts lost, doubled or late can do no harm: one is applied exactly if nothing before it is missing
-//! and it brings something new. Any later value of a thing has a version beyond every part sent before, so an
-//! old part never brings back an old value. Leaves to [`super::Contact`] when parts are sent.
+//! Every change gets the next version; a thing has the version of its last change. A part of a delta covers a range of
+//! versions in order, so that parts lost, doubled or late can do no harm: one is applied exactly if nothing before it
+//! is missing and it brings something new. Any later value of a thing has a version beyond every part sent before, so
+//! an old part never brings back an old value. Leaves to [`super::Contact`] when parts are sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -152,7 +152,8 @@ impl Progress {
         self.resend_at
     }
 
-    /// The peer's newest beat says that it has `have`. Normally grows; whatever made it shrink, sending from there heals it.
+    /// The peer's newest beat says that it has `have`. Normally grows; whatever made it shrink, sending from there
+    /// heals it.
     pub(super) fn acknowledge(&mut self, have: u64, now: Time, interval: Duration) {
         if have == self.acknowledged {
             return;
@@ -177,8 +178,8 @@ impl Progress {
         self.window = WINDOW_FIRST;
     }
 
-    /// The parts to be sent now: those that fit into the window; or, when nothing was acknowledged for too long, everything after the last
-    /// acknowledgement again, more slowly each time.
+    /// The parts to be sent now: those that fit into the window; or, when nothing was acknowledged for too long,
+    /// everything after the last acknowledgement again, more slowly each time.
     pub(super) fn send(&mut self, told: &Told, addressee: Incarnation, now: Time, interval: Duration) -> Vec<Delta> {
         if self.resend_at.is_some_and(|at| at <= now) {
             self.in_flight.clear();

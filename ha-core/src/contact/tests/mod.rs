@@ -1,4 +1,5 @@
-//! Scenarios of contact in a small network of virtual time, with real seals: what is lost, doubled, late, cut, stopped and started again.
+//! Scenarios of contact in a small network of virtual time, with real seals: what is lost, doubled, late, cut, stopped
+//! and started again.
 
 mod announcements;
 mod codec;

@@ -249,6 +249,23 @@ fn leaving_the_storage_is_not_leaving_while_the_network_is_heard() {
 }
 
 #[test]
+fn a_goodbye_of_long_ago_on_the_storage_does_not_make_a_silent_peer_one_that_left() {
+    let mut net = Net::settled(&[ALPHA, BETA]);
+    let storage = channel("lock-area.main");
+    let read_slot = |net: &mut Net| net.at(ALPHA, |c, now| c.left_on_storage(now, &storage, &node(BETA)));
+    read_slot(&mut net);
+    net.at(ALPHA, |contact, now| contact.heard_on_storage(now, &storage, &node(BETA), now));
+    read_slot(&mut net);
+    net.run_for(ms(300));
+    net.kill(BETA);
+    for _ in 0..20 {
+        net.run_for(ms(100));
+        read_slot(&mut net);
+    }
+    assert!(matches!(net.state(ALPHA, BETA), PeerState::Lost { .. }));
+}
+
+#[test]
 fn a_gap_that_was_tight_is_reported_and_kept() {
     let mut net = Net::settled(&[ALPHA, BETA]);
     net.cut(BETA, ALPHA);
