@@ -1,2 +1,14 @@
-//! ha
-fn main() {}
+//! `ha`: the daemon, its local API and the command line, in one binary.
+//!
+//! Decides nothing about the cluster: `ha-core` thinks, `ha-resources` touches, and this talks.
+
+mod api;
+mod cli;
+mod exit;
+mod render;
+mod view;
+mod words;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

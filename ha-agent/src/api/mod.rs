@@ -1,0 +1,52 @@
+//! The local API: HTTP with JSON bodies over a Unix socket, and what travels in it.
+//!
+//! Decides routes, bodies, errors and who may do what. Leaves every decision about the cluster to the node, which is reached
+//! through [`Agent`]. `docs/api.md` is the description for users.
+
+pub(crate) mod client;
+mod gather;
+mod listen;
+pub(crate) mod peer;
+mod server;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use async_trait::async_trait;
+use ha_core::engine::{Command, Refused, Reply, Snapshot};
+use ha_core::name::NodeName;
+use ha_core::record::{Event, Timeline};
+use tokio::sync::broadcast;
+
+use crate::view::Problem;
+
+pub(crate) use listen::{SocketOptions, serve};
+pub(crate) use wire::{
+    CommandRequest, ErrorBody, ErrorCode, ErrorDetail, EventLine, Health, HistoryView, ReloadMode, ReloadRequest,
+    ReloadView, TimelineView, WhyView,
+};
+
+/// What the API needs of the agent behind it.
+#[async_trait]
+pub(crate) trait Agent: Send + Sync + 'static {
+    /// Carries out a command, here or on another node.
+    async fn command(&self, to: Option<NodeName>, command: Command) -> Result<Reply, Refused>;
+
+    /// This node's view.
+    async fn snapshot(&self) -> Snapshot;
+
+    /// Events from now on.
+    fn subscribe(&self) -> broadcast::Receiver<Event>;
+
+    /// The finished timelines, the oldest first.
+    async fn timelines(&self) -> Vec<Timeline>;
+
+    /// The latest events, the oldest first.
+    async fn recent_events(&self) -> Vec<Event>;
+
+    /// Reads the configuration again, and applies it if asked to. The error is for people: everything that is wrong.
+    async fn reload(&self, mode: ReloadMode) -> Result<ReloadView, String>;
+
+    /// What the configuration itself makes worth a warning.
+    fn warnings(&self) -> Vec<Problem>;
+}

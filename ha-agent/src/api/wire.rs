@@ -1,0 +1,167 @@
+//! The bodies of requests and answers. What they contain of the node is the engine's own types, unchanged.
+
+use ha_core::engine::{Command, HierarchyView, Refused};
+use ha_core::name::NodeName;
+use ha_core::record::{Event, Timeline};
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/command`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommandRequest {
+    /// The node that is to carry it out; the one asked if left out.
+    #[serde(default)]
+    pub(crate) to: Option<NodeName>,
+    /// What. Its author is filled in by the agent from the caller's credentials.
+    pub(crate) command: Command,
+}
+
+/// `GET /v1/why/{hierarchy}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WhyView {
+    /// Whose conclusion it is.
+    pub(crate) node: NodeName,
+    /// The hierarchy as that node sees it.
+    pub(crate) hierarchy: HierarchyView,
+}
+
+/// `GET /v1/history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HistoryView {
+    /// Whose history it is.
+    pub(crate) node: NodeName,
+    /// The oldest first.
+    pub(crate) timelines: Vec<TimelineView>,
+}
+
+/// One timeline, with the figures worked out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TimelineView {
+    /// When the hierarchy was in service, by the wall clock (RFC 3339); right as far as the clock was not set since.
+    pub(crate) in_service_at: String,
+    /// From the fault to the begin of action, in microseconds.
+    pub(crate) t_detect_us: u64,
+    /// From the begin of action to service, in microseconds.
+    pub(crate) t_recover_us: u64,
+    /// Every step, on the node's boot-time clock.
+    pub(crate) timeline: Timeline,
+}
+
+/// One line of `GET /v1/events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EventLine {
+    /// When, by the wall clock (RFC 3339).
+    pub(crate) time: String,
+    /// On which node.
+    pub(crate) node: NodeName,
+    /// In words.
+    pub(crate) line: String,
+    /// The event itself.
+    pub(crate) event: Event,
+}
+
+/// Whether a reload only shows what it would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReloadMode {
+    /// Shows.
+    Plan,
+    /// Does.
+    Apply,
+}
+
+/// `POST /v1/reload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReloadRequest {
+    /// Show or do.
+    pub(crate) apply: ReloadMode,
+}
+
+/// What a reload does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReloadView {
+    /// It was done.
+    pub(crate) applied: bool,
+    /// One line per hierarchy that changes; empty when nothing does.
+    pub(crate) changes: Vec<String>,
+    /// What changed in the files but takes effect only when the agent is restarted.
+    pub(crate) needs_restart: Vec<String>,
+}
+
+/// `GET /v1/health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Health {
+    /// The node.
+    pub(crate) node: NodeName,
+    /// The version of the agent.
+    pub(crate) version: String,
+    /// The engine's loop answers.
+    pub(crate) turning: bool,
+}
+
+/// What every refused request is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ErrorBody {
+    /// The error.
+    pub(crate) error: ErrorDetail,
+}
+
+/// An error, for programs and for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ErrorDetail {
+    /// For programs.
+    pub(crate) code: ErrorCode,
+    /// For people: what, which value, what was expected.
+    pub(crate) message: String,
+    /// The node's refusal, when it was the node that refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<Refused>,
+}
+
+/// The kinds of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ErrorCode {
+    /// 400: the body or the query cannot be understood.
+    Malformed,
+    /// 403: the caller may look, but not change anything.
+    Forbidden,
+    /// 404: no such route.
+    UnknownRoute,
+    /// 404: no such hierarchy.
+    UnknownHierarchy,
+    /// 404: no such node.
+    UnknownNode,
+    /// 405: the route exists, but not with this method.
+    WrongMethod,
+    /// 409: cannot be done now.
+    NotNow,
+    /// 413: the body is larger than 64 KiB.
+    TooLarge,
+    /// 422: the configuration files have errors.
+    BadConfiguration,
+    /// 503: the agent is stopping, or its loop does not turn.
+    Unavailable,
+    /// 504: the node that would have to do it did not answer.
+    NoAnswer,
+}
+
+impl ErrorBody {
+    /// An error of the API itself.
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { error: ErrorDetail { code, message: message.into(), refused: None } }
+    }
+}
+
+impl From<Refused> for ErrorBody {
+    fn from(refused: Refused) -> Self {
+        let code = match &refused {
+            Refused::UnknownHierarchy { .. } => ErrorCode::UnknownHierarchy,
+            Refused::UnknownNode { .. } => ErrorCode::UnknownNode,
+            Refused::NotNow(_) => ErrorCode::NotNow,
+            Refused::NoAnswer { .. } => ErrorCode::NoAnswer,
+        };
+        Self { error: ErrorDetail { code, message: refused.to_string(), refused: Some(refused) } }
+    }
+}

@@ -1,0 +1,178 @@
+//! The command line.
+//!
+//! Decides what can be typed, and which exit code follows. Leaves the work to one module per group of commands.
+
+mod change;
+mod completions;
+mod goal;
+mod history;
+mod shown;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use ha_core::name::{HierarchyName, NodeName};
+
+use crate::api::client::Client;
+use crate::exit::{EXIT_CODES, Exit, Failure};
+use crate::words::{BAD, DIM, styled};
+
+/// The agent of a high-availability cluster, and the commands to look at it and to steer it.
+#[derive(Debug, Parser)]
+#[command(name = "ha", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(subcommand)]
+    pub(crate) command: Cmd,
+}
+
+/// Where the agent and its files are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// The directory with agent.ron and hierarchies/
+    #[arg(long, global = true, env = "HA_CONFIG", value_name = "DIR", default_value = "/etc/ha")]
+    pub(crate) config: PathBuf,
+    /// The agent's socket [default: as agent.ron says, else /run/ha/ha.sock]
+    #[arg(long, global = true, env = "HA_SOCKET", value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cmd {
+    /// Show the whole cluster: problems first, then nodes, then hierarchies
+    Status(shown::StatusArgs),
+    /// Tell why a node does what it does with a hierarchy
+    Why(shown::WhyArgs),
+    /// Let a hierarchy be in service again after a stop
+    Start(change::OnHierarchy),
+    /// Take a hierarchy out of service on every node; or, with --drain, hand everything over and end the agent
+    Stop(change::StopArgs),
+    /// Move a hierarchy to another node (a switchover), and pin it there
+    Move(change::MoveArgs),
+    /// Take the pin of a move away; moves nothing by itself
+    Unpin(change::OnHierarchy),
+    /// Let a node hand over all it serves and take nothing
+    Standby(change::OnNode),
+    /// End the standby of a node
+    Online(change::OnNode),
+    /// Hands off a hierarchy: nothing of it is started, stopped or watched on any node
+    Maintenance(change::MaintenanceArgs),
+    /// Forget failures, declines and quarantine of a hierarchy
+    Clear(change::OnHierarchy),
+    /// Show how long recoveries took, and where the time went
+    History(history::HistoryArgs),
+    /// Show what happened on this node
+    Events(history::EventsArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs what was typed, and says how it ended.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            anstream::eprintln!("{} {failure}", styled(BAD, "error:"));
+            if let Some(help) = &failure.help {
+                anstream::eprintln!("       {}", styled(DIM, help));
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let place = cli.place;
+    match cli.command {
+        Cmd::Completions(args) => Ok(completions::print(&args)),
+        command => in_runtime(async {
+            let client = Client::new(place.socket_path());
+            match command {
+                Cmd::Status(args) => shown::status(&client, &args).await,
+                Cmd::Why(args) => shown::why(&client, &args).await,
+                Cmd::Start(args) => change::start(&client, args).await,
+                Cmd::Stop(args) => change::stop(&client, args).await,
+                Cmd::Move(args) => change::move_to(&client, args).await,
+                Cmd::Unpin(args) => change::unpin(&client, args).await,
+                Cmd::Standby(args) => change::standby(&client, args).await,
+                Cmd::Online(args) => change::online(&client, args).await,
+                Cmd::Maintenance(args) => change::maintenance(&client, args).await,
+                Cmd::Clear(args) => change::clear(&client, args).await,
+                Cmd::History(args) => history::history(&client, &args).await,
+                Cmd::Events(args) => history::events(&client, &args).await,
+                Cmd::Completions(_) => Ok(Exit::Done),
+            }
+        }),
+    }
+}
+
+/// The commands need one thread and a clock; the daemon has a runtime of its own.
+fn in_runtime(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::System, format!("the program's own event loop could not be started: {e}")))?;
+    runtime.block_on(work)
+}
+
+/// Writes to standard output; a reader that went away (`ha status | head`) is no failure.
+pub(crate) fn say(text: impl AsRef<str>) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_ref().as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => Err(Failure::new(Exit::System, format!("standard output cannot be written: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Writes a value as indented JSON.
+pub(crate) fn say_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::System, e))?;
+    say(text + "\n")
+}
+
+pub(crate) fn hierarchy_name(text: &str) -> Result<HierarchyName, String> {
+    HierarchyName::new(text).map_err(|e| e.to_string())
+}
+
+pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
+    NodeName::new(text).map_err(|e| e.to_string())
+}
+
+impl PlaceArgs {
+    fn socket_path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| PathBuf::from("/run/ha/ha.sock"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn names_are_refused_where_they_are_typed() {
+        let error = Cli::try_parse_from(["ha", "move", "web", "be ta"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("node name \"be ta\" is not valid"), "{error}");
+    }
+
+    #[test]
+    fn stop_wants_a_hierarchy_or_a_drain_and_not_both() {
+        assert!(Cli::try_parse_from(["ha", "stop"]).is_err());
+        assert!(Cli::try_parse_from(["ha", "stop", "web", "--drain"]).is_err());
+        assert!(Cli::try_parse_from(["ha", "stop", "web"]).is_ok());
+        assert!(Cli::try_parse_from(["ha", "stop", "--drain"]).is_ok());
+    }
+}

@@ -1,0 +1,137 @@
+//! `ha status`: problems first, then the nodes, then the hierarchies.
+
+use std::fmt::Write as _;
+
+use anstyle::Style;
+use ha_core::contact::AnnouncedPhase;
+
+use super::table::{Cell, table};
+use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, styled};
+use crate::view::{ClusterView, HierarchyStatus, NodeAnswer, NodeStatus, Place, Problem, Says, Severity, Source};
+
+/// The whole status.
+pub(crate) fn status(view: &ClusterView) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "cluster {}, seen from {}", styled(HEAD, &view.cluster), view.asked);
+    if !view.problems.is_empty() {
+        out.push('\n');
+        out.push_str(&problems(&view.problems));
+    }
+    out.push('\n');
+    let nodes: Vec<Vec<Cell>> = view.nodes.iter().map(node_row).collect();
+    out.push_str(&table(&["NODE", "CONTACT", "HEARD", "VERSION", "LEASES"], &nodes));
+    out.push('\n');
+    if view.hierarchies.is_empty() {
+        out.push_str("  no hierarchies are defined: put them into hierarchies/*.ron, then `ha reload`\n");
+    } else {
+        let rows: Vec<Vec<Cell>> = view.hierarchies.iter().map(hierarchy_row).collect();
+        out.push_str(&table(&["HIERARCHY", "STATE", "ON", "EPOCH", "FOR", "NODES"], &rows));
+    }
+    out
+}
+
+/// Problems, one to a paragraph, the worst first.
+pub(crate) fn problems(problems: &[Problem]) -> String {
+    let mut out = String::new();
+    for problem in problems {
+        let (style, word) = match problem.severity {
+            Severity::Error => (BAD, "error  "),
+            Severity::Warning => (WARN, "warning"),
+            Severity::Note => (DIM, "note   "),
+        };
+        let _ = writeln!(out, "  {} {}: {}", styled(style, word), clean(&problem.about), clean(&problem.what));
+        if let Some(help) = &problem.help {
+            let _ = writeln!(out, "          {}", styled(DIM, clean(help)));
+        }
+    }
+    out
+}
+
+fn node_row(node: &NodeStatus) -> Vec<Cell> {
+    let style = match node.heard.as_str() {
+        "here" | "alive" => GOOD,
+        "lost" => BAD,
+        _ => WARN,
+    };
+    let mut contact = node.heard.clone();
+    if node.standby.is_some() {
+        contact.push_str(", standby");
+    }
+    if matches!(node.answer, NodeAnswer::Missing(_)) {
+        contact.push_str(", no answer");
+    }
+    let leases: Vec<String> = node
+        .leases
+        .iter()
+        .map(|lease| match lease.good_for_ms {
+            Some(ms) => format!("{} good for {}", lease.name, ago(ms)),
+            None => format!("{} not held", lease.name),
+        })
+        .collect();
+    vec![
+        Cell::plain(node.node.as_str()),
+        Cell::in_style(style, contact),
+        Cell::plain(node.heard_ms_ago.map(|ms| format!("{} ago", ago(ms))).unwrap_or_default()),
+        Cell::plain(&node.version),
+        Cell::plain(leases.join(", ")),
+    ]
+}
+
+fn hierarchy_row(hierarchy: &HierarchyStatus) -> Vec<Cell> {
+    let (style, state) = state(hierarchy);
+    let on = match &hierarchy.place {
+        Place::Disputed(nodes) => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
+        place => place.node().map(ToString::to_string).unwrap_or_default(),
+    };
+    let nodes: Vec<String> = hierarchy.nodes.iter().filter(|n| !n.holds()).map(in_short).collect();
+    vec![
+        Cell::plain(hierarchy.name.as_str()),
+        Cell::in_style(style, state),
+        Cell::plain(on),
+        Cell::plain(hierarchy.epoch.to_string()),
+        Cell::plain(hierarchy.for_ms.map(ago).unwrap_or_default()),
+        Cell::plain(nodes.join(", ")),
+    ]
+}
+
+fn state(hierarchy: &HierarchyStatus) -> (Style, String) {
+    let directive = &hierarchy.directive;
+    let (style, mut state) = match &hierarchy.place {
+        Place::InService(_) => (GOOD, "in service".to_owned()),
+        Place::Changing(_, AnnouncedPhase::StopFailed) => (BAD, AnnouncedPhase::StopFailed.to_string()),
+        Place::Changing(_, phase) => (WARN, phase.to_string()),
+        Place::Disputed(_) => (BAD, "DISPUTED".to_owned()),
+        Place::Out if directive.quarantined.is_some() => (BAD, "quarantined".to_owned()),
+        Place::Out if directive.stopped => (DIM, "stopped".to_owned()),
+        Place::Out => (BAD, "out of service".to_owned()),
+    };
+    if let (Some(detail), Place::Changing(..)) = (&hierarchy.detail, &hierarchy.place) {
+        state = format!("{state}: {detail}");
+    }
+    if directive.maintenance {
+        state.push_str(", maintenance");
+    }
+    if directive.pin.is_some() {
+        state.push_str(", pinned");
+    }
+    (style, state)
+}
+
+/// A node that does not have the hierarchy, in two words.
+fn in_short(says: &Says) -> String {
+    let word = match (&says.source, says.phase, &says.ineligible) {
+        (Source::LastHeard, None, _) => "not heard",
+        (Source::LastHeard, ..) => "lost",
+        (_, _, Some(why)) => why.split(':').next().unwrap_or("cannot"),
+        (_, Some(AnnouncedPhase::Waiting), _) => "waiting",
+        (_, Some(AnnouncedPhase::Claiming), _) => "claiming",
+        _ if says.definition_differs => "differs",
+        _ => "ready",
+    };
+    let utility = if says.utility.get() < 100 && word == "ready" {
+        format!(" ({})", says.utility)
+    } else {
+        String::new()
+    };
+    format!("{} {word}{utility}", says.node)
+}

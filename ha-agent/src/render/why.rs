@@ -1,0 +1,56 @@
+//! `ha why`: the conclusion of one node about one hierarchy, with the facts in order.
+
+use std::fmt::Write as _;
+
+use ha_core::engine::HierarchyView;
+use ha_core::name::NodeName;
+
+use super::table::{Cell, table};
+use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, styled};
+
+/// The answer to "why".
+pub(crate) fn why(node: &NodeName, view: &HierarchyView) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{} on {node}: {} for {}, epoch {}",
+        styled(HEAD, &view.name),
+        view.phase,
+        ago(view.phase_for_ms),
+        view.epoch
+    );
+    if let Some(detail) = &view.detail {
+        let _ = writeln!(out, "  {}", clean(detail));
+    }
+    let _ = writeln!(out, "\n{node} is {}, because", styled(HEAD, clean(&view.standing.to_string())));
+    for (i, fact) in view.reasons.iter().enumerate() {
+        let _ = writeln!(out, "  {}. {}", i + 1, clean(&fact.0));
+    }
+    if !view.utility_facts.is_empty() {
+        let _ = writeln!(out, "\nutility {} here: {}", view.utility, clean(&view.utility_facts));
+    }
+    if view.failures.count > 0 {
+        let _ = writeln!(out, "\nearly failures on successive tenures: {}", view.failures.count);
+    }
+    out.push('\n');
+    let rows: Vec<Vec<Cell>> = view
+        .resources
+        .iter()
+        .map(|r| {
+            let style = match r.state.as_str() {
+                "up" => GOOD,
+                "failed" | "stuck" => BAD,
+                "down" => DIM,
+                _ => WARN,
+            };
+            vec![
+                Cell::plain(r.name.as_str()),
+                Cell::plain(&r.kind),
+                Cell::in_style(style, &r.state),
+                Cell::plain(r.trouble.as_deref().unwrap_or_default()),
+            ]
+        })
+        .collect();
+    out.push_str(&table(&["RESOURCE", "KIND", "STATE", "LAST TROUBLE"], &rows));
+    out
+}

@@ -1,0 +1,56 @@
+//! Small words: times, colours, and text of others made harmless.
+
+use std::fmt;
+
+use anstyle::{AnsiColor, Style};
+
+/// Something is wrong.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// Something is not as it should be.
+pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
+/// All is well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// A heading.
+pub(crate) const HEAD: Style = Style::new().bold();
+/// Of lesser interest.
+pub(crate) const DIM: Style = Style::new().dimmed();
+
+/// Text in a style.
+pub(crate) fn styled(style: Style, text: impl fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// A length of time in milliseconds, with one or two units: "23 ms", "4.1 s", "12 min", "3 h 20 min", "9 d 4 h".
+pub(crate) fn ago(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0 => format!("{ms} ms"),
+        1..=9 => format!("{s}.{} s", ms % 1000 / 100),
+        10..=119 => format!("{s} s"),
+        120..=7_199 => format!("{} min", s / 60),
+        7_200..=172_799 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// Text that came from elsewhere, without characters that could move the cursor or hide something.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_the_unit_that_people_think_in() {
+        let shown: Vec<String> =
+            [0, 999, 4_120, 59_000, 119_999, 720_000, 12_000_000, 800_000_000].map(ago).into_iter().collect();
+        assert_eq!(shown, ["0 ms", "999 ms", "4.1 s", "59 s", "119 s", "12 min", "3 h 20 min", "9 d 6 h"]);
+    }
+
+    #[test]
+    fn text_of_others_cannot_steer_the_terminal() {
+        assert_eq!(clean("ok\u{1b}[2J\nno"), "ok [2J no");
+    }
+}
