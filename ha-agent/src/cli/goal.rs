@@ -179,3 +179,7 @@ fn describe(view: &ClusterView, hierarchy: &HierarchyStatus) -> String {
         None => place,
     }
 }
+
+#[cfg(test)]
+#[path = "goal_tests.rs"]
+mod tests;

@@ -64,7 +64,7 @@ async fn watch(client: &Client) -> Result<Exit, Failure> {
         let text = match client.get::<ClusterView>("/v1/status").await {
             Ok(view) => render::status::status(&view),
             Err(failure) if failure.exit == Exit::Unreachable => {
-                format!("{failure}\n{}\n", failure.help.unwrap_or_default())
+                format!("{}\n{}\n", failure.what, failure.help.unwrap_or_default())
             }
             Err(failure) => return Err(failure),
         };

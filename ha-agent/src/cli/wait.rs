@@ -16,9 +16,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn wait_for(client: &Client, goal: &Goal, timeout: Duration) -> Result<Exit, Failure> {
     let deadline = Instant::now() + timeout;
     let mut line = ProgressLine::default();
-    let mut last = String::from("nothing was seen yet");
     loop {
-        match client.get::<ClusterView>("/v1/status").await {
+        let seen = match client.get::<ClusterView>("/v1/status").await {
             Ok(view) => match goal.progress(&view) {
                 Progress::Done(what) => {
                     line.end();
@@ -29,23 +28,23 @@ pub(crate) async fn wait_for(client: &Client, goal: &Goal, timeout: Duration) ->
                     line.end();
                     return Err(Failure::new(Exit::Refused, clean(&why)));
                 }
-                Progress::Pending(what) => last = clean(&what),
+                Progress::Pending(what) => clean(&what),
             },
             Err(failure) if failure.exit == Exit::Unreachable && *goal == Goal::AgentEnded => {
                 line.end();
                 say("the agent has ended\n")?;
                 return Ok(Exit::Done);
             }
-            Err(failure) if failure.exit == Exit::Unreachable => last = failure.what,
+            Err(failure) if failure.exit == Exit::Unreachable => failure.what,
             Err(failure) => return Err(failure),
-        }
+        };
         if Instant::now() >= deadline {
             line.end();
             let waited = humantime::format_duration(timeout);
-            return Err(Failure::new(Exit::TimedOut, format!("not seen to be done within {waited}: {last}"))
+            return Err(Failure::new(Exit::TimedOut, format!("not seen to be done within {waited}: {seen}"))
                 .help("it goes on; `ha status` shows how far it is, --timeout waits longer"));
         }
-        line.show(&last);
+        line.show(&seen);
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
