@@ -41,7 +41,11 @@ impl Client {
     }
 
     /// Asks for lines, and hands over each as it comes, until the agent ends the answer.
-    pub(crate) async fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) async fn lines(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut response = self.send(Method::GET, path, Bytes::new()).await?;
         if response.status() != StatusCode::OK {
             return self.read::<serde::de::IgnoredAny>(response).await.map(|_| ());

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 
-use nix::unistd::{Gid, Uid, User, getgrouplist, geteuid};
+use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 
 /// The user at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

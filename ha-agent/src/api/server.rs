@@ -218,12 +218,8 @@ fn follow_on(
 }
 
 fn line(event: &Event, node: &NodeName, clock: WallClock) -> String {
-    let line = EventLine {
-        time: clock.show(event.at),
-        node: node.clone(),
-        line: event.to_string(),
-        event: event.clone(),
-    };
+    let line =
+        EventLine { time: clock.show(event.at), node: node.clone(), line: event.to_string(), event: event.clone() };
     // Only a map with keys that are not text could fail, and there is none in it.
     let mut text = serde_json::to_string(&line).unwrap_or_default();
     text.push('\n');
@@ -302,9 +298,7 @@ async fn authorise(shared: &Shared, caller: Caller) -> Answered<String> {
 
 /// The system's user database may be slow.
 async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Answered<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ErrorBody::new(ErrorCode::Unavailable, "the agent is stopping"))
+    tokio::task::spawn_blocking(work).await.map_err(|_| ErrorBody::new(ErrorCode::Unavailable, "the agent is stopping"))
 }
 
 /// From the node's boot-time clock to the wall clock, as it is set now.

@@ -83,9 +83,9 @@ impl Goal {
                 Place::Out => Progress::Done(format!("{} is stopped", h.name)),
                 _ => Progress::Pending(describe(view, h)),
             }),
-            Goal::Unpinned { hierarchy } => with(view, hierarchy, |h| {
-                seen(h.directive.pin.is_none(), format!("{} has no pin", h.name), view, h)
-            }),
+            Goal::Unpinned { hierarchy } => {
+                with(view, hierarchy, |h| seen(h.directive.pin.is_none(), format!("{} has no pin", h.name), view, h))
+            }
             Goal::Maintenance { hierarchy, switch } => with(view, hierarchy, |h| {
                 let (wanted, words) = match switch {
                     Switch::On => (true, "in maintenance"),
@@ -156,7 +156,11 @@ fn serving(view: &ClusterView, node: &NodeName) -> String {
         .filter(|h| h.nodes.iter().any(|n| n.node == *node && n.holds()))
         .map(|h| h.name.as_str())
         .collect();
-    if names.is_empty() { format!("{node} serves nothing any more") } else { format!("{node} still has {}", names.join(", ")) }
+    if names.is_empty() {
+        format!("{node} serves nothing any more")
+    } else {
+        format!("{node} still has {}", names.join(", "))
+    }
 }
 
 /// Where the hierarchy is, and the worst that is known of it.
@@ -171,9 +175,10 @@ fn describe(view: &ClusterView, hierarchy: &HierarchyStatus) -> String {
         Place::Disputed(_) => format!("{name} is claimed by more than one node"),
         Place::Out => format!("{name} is out of service"),
     };
-    let trouble = view.problems.iter().find(|p| {
-        p.about == name.as_str() && p.severity <= Severity::Warning && p.what != "out of service"
-    });
+    let trouble = view
+        .problems
+        .iter()
+        .find(|p| p.about == name.as_str() && p.severity <= Severity::Warning && p.what != "out of service");
     match trouble {
         Some(problem) => format!("{place}; {}", problem.what),
         None => place,

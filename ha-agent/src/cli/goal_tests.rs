@@ -46,10 +46,7 @@ fn a_quarantined_hierarchy_will_not_start() {
             view.hierarchies[0].directive.quarantined = Some("data failed on three nodes".to_owned());
         }
     });
-    assert_eq!(
-        goal.progress(&view),
-        Progress::Hopeless("web is in quarantine: data failed on three nodes".to_owned())
-    );
+    assert_eq!(goal.progress(&view), Progress::Hopeless("web is in quarantine: data failed on three nodes".to_owned()));
 }
 
 #[test]

@@ -49,7 +49,11 @@ pub(crate) async fn status(client: &Client, args: &StatusArgs) -> Result<Exit, F
         return watch(client).await;
     }
     let view: ClusterView = client.get("/v1/status").await?;
-    if args.json { say_json(&view)? } else { say(render::status::status(&view))? }
+    if args.json {
+        say_json(&view)?
+    } else {
+        say(render::status::status(&view))?
+    }
     Ok(Exit::Done)
 }
 
@@ -91,6 +95,10 @@ fn raw(text: &str) -> Result<(), Failure> {
 pub(crate) async fn why(client: &Client, args: &WhyArgs) -> Result<Exit, Failure> {
     let on = args.on.as_ref().map(|node| format!("?on={node}")).unwrap_or_default();
     let view: WhyView = client.get(&format!("/v1/why/{}{on}", args.hierarchy)).await?;
-    if args.json { say_json(&view)? } else { say(render::why::why(&view.node, &view.hierarchy))? }
+    if args.json {
+        say_json(&view)?
+    } else {
+        say(render::why::why(&view.node, &view.hierarchy))?
+    }
     Ok(Exit::Done)
 }

@@ -6,8 +6,8 @@ use anstyle::Style;
 use ha_core::contact::AnnouncedPhase;
 
 use super::table::{Cell, table};
-use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, styled};
 use crate::view::{ClusterView, HierarchyStatus, NodeAnswer, NodeStatus, Place, Problem, Says, Severity, Source};
+use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, styled};
 
 /// The whole status.
 pub(crate) fn status(view: &ClusterView) -> String {
@@ -128,10 +128,7 @@ fn in_short(says: &Says) -> String {
         _ if says.definition_differs => "differs",
         _ => "ready",
     };
-    let utility = if says.utility.get() < 100 && word == "ready" {
-        format!(" ({})", says.utility)
-    } else {
-        String::new()
-    };
+    let utility =
+        if says.utility.get() < 100 && word == "ready" { format!(" ({})", says.utility) } else { String::new() };
     format!("{} {word}{utility}", says.node)
 }

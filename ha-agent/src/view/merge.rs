@@ -95,9 +95,11 @@ fn hierarchy(name: &HierarchyName, local: &Snapshot, views: &BTreeMap<&NodeName,
     let nodes: Vec<Says> = order.iter().map(|node| says(node, name, at_home, views)).collect();
     let place = place(&nodes);
     let there = place.node().and_then(|node| views.get(node)).and_then(|view| view_of(view, name));
-    let latest = views.values().filter_map(|v| view_of(v, name)).map(|h| &h.directive).reduce(|a, b| {
-        if b.is_later_than(a) { b } else { a }
-    });
+    let latest = views
+        .values()
+        .filter_map(|v| view_of(v, name))
+        .map(|h| &h.directive)
+        .reduce(|a, b| if b.is_later_than(a) { b } else { a });
     HierarchyStatus {
         name: name.clone(),
         epoch: nodes.iter().map(|n| n.epoch).max().unwrap_or_default(),

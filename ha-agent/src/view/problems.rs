@@ -84,13 +84,21 @@ fn of_contact(local: &Snapshot, node: &NodeStatus, nodes: &[NodeStatus], found: 
         }
         "late" => found.add(Severity::Warning, name, format!("{name} is late: beats are missing")),
         "unknown" => {
-            found.add(Severity::Warning, name, format!("{name} has not been heard since the agent on {} began", local.node));
+            found.add(
+                Severity::Warning,
+                name,
+                format!("{name} has not been heard since the agent on {} began", local.node),
+            );
         }
         "left" => found.add(Severity::Note, name, format!("the agent on {name} ended in order")),
         _ => {}
     }
     if let NodeAnswer::Missing(why) = &node.answer {
-        found.add(Severity::Warning, name, format!("{name} did not give its view ({why}): shown is what others heard of it"));
+        found.add(
+            Severity::Warning,
+            name,
+            format!("{name} did not give its view ({why}): shown is what others heard of it"),
+        );
     }
     let (mut hear, mut hear_not) = (Vec::new(), Vec::new());
     for other in nodes.iter().filter(|o| o.node != *name) {
@@ -139,7 +147,8 @@ fn of_hierarchy(hierarchy: &HierarchyStatus, views: &BTreeMap<&NodeName, &Snapsh
             found.add(Severity::Warning, name, format!("{} on {on} is {}: {trouble}", resource.name, resource.state));
         }
     }
-    let differing: Vec<&str> = hierarchy.nodes.iter().filter(|n| n.definition_differs).map(|n| n.node.as_str()).collect();
+    let differing: Vec<&str> =
+        hierarchy.nodes.iter().filter(|n| n.definition_differs).map(|n| n.node.as_str()).collect();
     if !differing.is_empty() {
         found.add_with_help(
             Severity::Error,
@@ -180,15 +189,19 @@ fn of_place(hierarchy: &HierarchyStatus, found: &mut Found) {
                 Severity::Error,
                 name,
                 format!("more than one node says that it holds the claim: {}", list.join(", ")),
-                "the node with the greater epoch has it; the other one must stop or be reset: look at its log".to_owned(),
+                "the node with the greater epoch has it; the other one must stop or be reset: look at its log"
+                    .to_owned(),
             );
         }
         Place::Out if !wanted_out => {
-            let last = hierarchy.nodes.iter().find(|n| {
-                n.source == Source::LastHeard && n.phase.is_some_and(AnnouncedPhase::holds_claim)
-            });
+            let last = hierarchy
+                .nodes
+                .iter()
+                .find(|n| n.source == Source::LastHeard && n.phase.is_some_and(AnnouncedPhase::holds_claim));
             let what = match last {
-                Some(last) => format!("out of service as far as can be seen; {} had it when it was last heard", last.node),
+                Some(last) => {
+                    format!("out of service as far as can be seen; {} had it when it was last heard", last.node)
+                }
                 None => "out of service".to_owned(),
             };
             found.add_with_help(Severity::Error, name, what, format!("`ha why {name}` tells the reasons"));
