@@ -11,10 +11,11 @@
 //! It needs root, `/dev/fuse`, `/dev/net/tun`, `/dev/loop-control`, and the programs `ip`, `losetup` and `nsenter`; it touches no network
 //! but those it makes, and leaves nothing behind, whether a test ends well or panics. What a killed run left is removed by the next.
 //!
-//! This library knows nothing of the agent but how to start it ([`Machine::agent`]).
+//! Only [`cluster`] knows the agent: its configuration, its commands and its status.
 
 pub mod boot;
 pub mod client;
+pub mod cluster;
 mod command;
 mod lab;
 mod node;
@@ -29,6 +30,7 @@ pub mod witness;
 
 pub use boot::Machine;
 pub use client::{Client, Outage};
+pub use cluster::Cluster;
 pub use lab::{Builder, Lab, program};
 pub use node::{Node, Spare};
 pub use trouble::{Result, Trouble};

@@ -184,6 +184,13 @@ impl Node {
         Ok(self.agent()?.is_some_and(|pid| kill(pid, Signal::SIGKILL).is_ok()))
     }
 
+    /// Kills every process of the node that runs a program of this name, without warning. Returns how many.
+    pub fn kill_program(&self, name: &str) -> Result<usize> {
+        let of_name = |process: &Process| process.command.first().is_some_and(|path| Path::new(path).ends_with(name));
+        let found: Vec<Process> = self.processes()?.into_iter().filter(of_name).collect();
+        Ok(found.iter().filter(|process| kill(process.pid, Signal::SIGKILL).is_ok()).count())
+    }
+
     /// The agent's process number on the host, if it runs: the first process's child that runs the agent's program.
     pub fn agent(&self) -> Result<Option<Pid>> {
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);

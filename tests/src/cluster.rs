@@ -1,0 +1,251 @@
+//! Agents in a laboratory: writes what an administrator would write, starts them, and asks what they say.
+//!
+//! Decides a configuration fit for tests: short times, a lock area on the shared disk, the warden as watchdog. A test changes any file of any
+//! node before it starts the agents.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::lab::program;
+use crate::node::{Node, address};
+use crate::trouble::{Result, Trouble, While as _};
+use crate::wait::eventually;
+use crate::{Builder, Client, Lab};
+
+/// The address at which the service of [`served`] can be reached.
+pub const SERVICE: &str = "10.77.0.100:7000";
+
+/// The configuration folder as a node sees it.
+const CONFIG: &str = "/run/lab/etc";
+
+/// A laboratory with an agent on every node. When its test panics, it shows what the agents logged.
+pub struct Cluster {
+    lab: Lab,
+    ha: String,
+}
+
+/// What a node says of the cluster, as far as tests look at it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    nodes: Vec<NodeStatus>,
+    hierarchies: Vec<HierarchyStatus>,
+    /// What an operator should know.
+    pub problems: Vec<Value>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct NodeStatus {
+    node: String,
+    heard: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct HierarchyStatus {
+    name: String,
+    place: Value,
+}
+
+impl Status {
+    /// The node that a hierarchy is in service on.
+    pub fn place(&self, hierarchy: &str) -> Option<&str> {
+        let found = self.hierarchies.iter().find(|status| status.name == hierarchy)?;
+        found.place.get("in-service")?.as_str()
+    }
+
+    /// How the node that was asked hears another: "here", "alive", "late", "lost", "left" or "unknown".
+    pub fn heard(&self, node: &str) -> &str {
+        self.nodes.iter().find(|status| status.node == node).map_or("unknown", |status| &status.heard)
+    }
+}
+
+/// A hierarchy of one address and one service behind it, which the first of `nodes` is preferred for: [`SERVICE`] and the witness.
+pub fn served(name: &str, nodes: &[&str]) -> Result<String> {
+    let program = program("lab-service")?.to_string_lossy().into_owned();
+    Ok(format!(
+        r#"Hierarchy(
+    name: "{name}",
+    nodes: {nodes:?},
+    claim: LockArea("main"),
+    resources: [
+        Address(name: "vip", address: "10.77.0.100/24", interface: "eth0"),
+        Process(name: "app", command: [{program:?}, "--listen", "{SERVICE}"]),
+    ],
+)
+"#
+    ))
+}
+
+/// A hierarchy of one service that only the witness sees.
+pub fn witnessed(name: &str, nodes: &[&str], every_ms: u32) -> Result<String> {
+    let program = program("lab-service")?.to_string_lossy().into_owned();
+    Ok(format!(
+        r#"Hierarchy(
+    name: "{name}",
+    nodes: {nodes:?},
+    claim: LockArea("main"),
+    resources: [Process(name: "app", command: [{program:?}, "--every", "{every_ms}"])],
+)
+"#
+    ))
+}
+
+impl Cluster {
+    /// Builds the laboratory and gives every node the same configuration, with these hierarchies (name and text). No agent runs yet.
+    pub fn new(builder: Builder, networks: usize, hierarchies: &[(&str, String)]) -> Result<Self> {
+        let ha = program("ha")?.to_string_lossy().into_owned();
+        let agent = [ha.as_str(), "--config", CONFIG, "run", "--node", "{node}"];
+        let cluster = Cluster { lab: builder.networks(networks).agent(&agent).build()?, ha };
+        let names: Vec<&str> = cluster.lab.nodes().iter().map(Node::name).collect();
+        let text = agent_file(&names, networks);
+        for node in cluster.lab.nodes() {
+            write(node, "agent.ron", &text)?;
+            for (name, text) in hierarchies {
+                write(node, &format!("hierarchies/{name}.ron"), text)?;
+            }
+        }
+        let first = &cluster.lab.nodes()[0];
+        cluster.ha(first, &["keys", "generate", &format!("{CONFIG}/keys")])?;
+        for other in &cluster.lab.nodes()[1..] {
+            fs::copy(first.dir().join("etc/keys"), other.dir().join("etc/keys")).to("hand out the keys")?;
+        }
+        cluster.ha(first, &["lock-area", "init", "main"])?;
+        Ok(cluster)
+    }
+
+    /// As [`Cluster::new`], with the agents started and the hierarchy `name` served by the first node to [`SERVICE`].
+    pub fn serving(nodes: &[&str], networks: usize, name: &str) -> Result<Self> {
+        let cluster = Cluster::new(Lab::with_nodes(nodes), networks, &[(name, served(name, nodes)?)])?;
+        cluster.start()?;
+        cluster.until_placed(name, nodes[0]);
+        Ok(cluster)
+    }
+
+    /// The laboratory.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// A node of the laboratory.
+    pub fn node(&self, name: &str) -> &Node {
+        self.lab.node(name)
+    }
+
+    /// Starts every agent, and waits until all hear each other.
+    pub fn start(&self) -> Result<()> {
+        for node in self.lab.nodes() {
+            node.start_agent()?;
+        }
+        for node in self.lab.nodes() {
+            for other in self.lab.nodes().iter().filter(|other| other.name() != node.name()) {
+                self.until_heard(node.name(), other.name(), "alive");
+            }
+        }
+        Ok(())
+    }
+
+    /// A client of [`SERVICE`].
+    pub fn client(&self) -> Result<Client> {
+        self.lab.client(SERVICE)
+    }
+
+    /// Runs `ha` on a node and returns what it printed; its failure is an error with what it said.
+    pub fn ha(&self, node: &Node, arguments: &[&str]) -> Result<String> {
+        let all: Vec<&str> = ["--config", CONFIG].into_iter().chain(arguments.iter().copied()).collect();
+        let output = node.run(&self.ha, &all)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            return Ok(text(&output.stdout));
+        }
+        let said = text(&output.stderr);
+        Err(Trouble::new(format!(
+            "`ha {}` on {}: {}: {}",
+            arguments.join(" "),
+            node.name(),
+            output.status,
+            said.trim()
+        )))
+    }
+
+    /// What a node says of the cluster.
+    pub fn status(&self, node: &str) -> Result<Status> {
+        let text = self.ha(self.node(node), &["status", "--json"])?;
+        serde_json::from_str(&text).to(format!("read the status of {node}: {text}"))
+    }
+
+    /// Waits until a hierarchy is in service on a node, as that node says itself.
+    pub fn until_placed(&self, hierarchy: &str, node: &str) {
+        self.until(node, &format!("{hierarchy} is in service on {node}"), |status| {
+            status.place(hierarchy) == Some(node)
+        });
+    }
+
+    /// Waits until a node hears another in a way.
+    pub fn until_heard(&self, node: &str, other: &str, how: &str) {
+        self.until(node, &format!("{node} hears {other} as {how}"), |status| status.heard(other) == how);
+    }
+
+    /// Waits until the status of a node is as wanted.
+    pub fn until(&self, node: &str, what: &str, wanted: impl Fn(&Status) -> bool) {
+        eventually(what, || match self.status(node) {
+            Ok(status) if wanted(&status) => Ok(()),
+            Ok(status) => Err(format!("{status:?}")),
+            Err(trouble) => Err(trouble.to_string()),
+        });
+    }
+
+    /// Waits until the service of a hierarchy has written for so many milliseconds from now on: time that passed in service.
+    pub fn until_served_for(&self, hierarchy: &str, milliseconds: u64) -> Result<()> {
+        let witness = self.lab.witness();
+        let last = || witness.last(hierarchy).unwrap_or(None).map_or(0, |line| line.at);
+        let until = last() + milliseconds * 1_000_000;
+        eventually(&format!("{hierarchy} has been served for {milliseconds} ms"), || {
+            if last() >= until { Ok(()) } else { Err(last()) }
+        });
+        witness.check().map(drop)
+    }
+}
+
+impl Drop for Cluster {
+    /// Shows the agents' logs when a test fails.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in self.lab.nodes() {
+                let log = node.agent_log();
+                let from = log.char_indices().rev().nth(8000).map_or(0, |(at, _)| at);
+                eprintln!("---- the agent of {}:\n{}", node.name(), &log[from..]);
+            }
+        }
+    }
+}
+
+/// Writes a file into a node's configuration folder.
+pub fn write(node: &Node, name: &str, text: &str) -> Result<()> {
+    let path = node.dir().join("etc").join(Path::new(name));
+    fs::write(&path, text).to(format!("write {}", path.display()))
+}
+
+/// `agent.ron` for nodes of these names.
+pub fn agent_file(names: &[&str], networks: usize) -> String {
+    let node = |(port, name): (usize, &&str)| {
+        let addresses: Vec<String> = (0..networks).map(|network| format!("{}:7946", address(network, port))).collect();
+        format!("        {name:?}: (addresses: {addresses:?}),\n")
+    };
+    let nodes: String = names.iter().enumerate().map(node).collect();
+    format!(
+        r#"(
+    cluster: "lab",
+    nodes: {{
+{nodes}    }},
+    heartbeat: (interval: "50ms", late_after: "200ms", dead_after: "500ms", startup_grace: "2s"),
+    keys: "{CONFIG}/keys",
+    lock_areas: {{ "main": (path: "/run/lab/disk", renew: "100ms", deadline: "1s", watchdog: "500ms", margin: "100ms") }},
+    watchdog: Warden,
+    run_dir: "/run/ha",
+    state_dir: "/run/lab/state",
+)
+"#
+    )
+}
