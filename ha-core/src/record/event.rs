@@ -236,3 +236,20 @@ impl fmt::Display for Happened {
         }
     }
 }
+
+impl Happened {
+    /// Whether an operator should look at it.
+    pub fn is_bad(&self) -> bool {
+        matches!(
+            self,
+            Happened::ContactLost { .. }
+                | Happened::ClaimLost { .. }
+                | Happened::ResourceFailed { .. }
+                | Happened::Declined { .. }
+                | Happened::Quarantined { .. }
+                | Happened::NodeReset { .. }
+                | Happened::TimeGap { .. }
+                | Happened::Trouble { .. }
+        )
+    }
+}

@@ -1,0 +1,195 @@
+//! Runs what the engine asks for: operations on resources and claims, each in a task of its own, each bounded in time.
+//!
+//! Decides that a task which panics or never ends is an outcome like any other. Leaves what follows to the engine.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::{AbortHandle, JoinError};
+
+use super::plugin::{Context, Found, Resource, Verdict};
+use crate::claim::{Acquire, Claim, EarlyFailures, Loss, Refusal};
+use crate::engine::Input;
+use crate::name::{Epoch, HierarchyName, NodeName, ResourceName};
+use crate::recovery::{OpId, Operation, Outcome};
+
+/// A question to a claim that takes longer is taken as unanswered. Longer than any lease that is waited out inside a claim.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The tasks under way.
+pub(super) struct Work {
+    node: NodeName,
+    inputs: UnboundedSender<Input>,
+    operations: BTreeMap<OpId, AbortHandle>,
+    watches: BTreeMap<(HierarchyName, ResourceName), AbortHandle>,
+}
+
+/// An operation as the engine asked for it.
+pub(super) struct Order {
+    pub(super) hierarchy: HierarchyName,
+    pub(super) resource: ResourceName,
+    pub(super) op: OpId,
+    pub(super) operation: Operation,
+    pub(super) epoch: Epoch,
+    pub(super) timeout: Duration,
+}
+
+impl Work {
+    pub(super) fn new(node: NodeName, inputs: UnboundedSender<Input>) -> Self {
+        Work { node, inputs, operations: BTreeMap::new(), watches: BTreeMap::new() }
+    }
+
+    fn context(&self, hierarchy: &HierarchyName, resource: &ResourceName, epoch: Epoch, timeout: Duration) -> Context {
+        Context { node: self.node.clone(), hierarchy: hierarchy.clone(), resource: resource.clone(), epoch, timeout }
+    }
+
+    pub(super) fn operate(&mut self, resource: Arc<dyn Resource>, order: Order) {
+        let context = self.context(&order.hierarchy, &order.resource, order.epoch, order.timeout);
+        let operation = order.operation;
+        let run = tokio::spawn(async move {
+            tokio::time::timeout(context.timeout, carry_out(&*resource, operation, &context))
+                .await
+                .unwrap_or(Outcome::TimedOut(context.timeout))
+        });
+        self.operations.insert(order.op, run.abort_handle());
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let outcome = match run.await {
+                Ok(outcome) => outcome,
+                Err(error) if error.is_cancelled() => return,
+                Err(error) => Outcome::Bad(panic_text(error)),
+            };
+            let _ = inputs.send(Input::Operated { hierarchy: order.hierarchy, op: order.op, outcome });
+        });
+    }
+
+    /// Called for every answer that went into the engine.
+    pub(super) fn ended(&mut self, op: OpId) {
+        self.operations.remove(&op);
+    }
+
+    pub(super) fn cancel(&mut self, op: OpId) {
+        if let Some(task) = self.operations.remove(&op) {
+            task.abort();
+        }
+    }
+
+    pub(super) fn watch(&mut self, resource: Arc<dyn Resource>, hierarchy: HierarchyName, name: ResourceName, epoch: Epoch) {
+        let context = self.context(&hierarchy, &name, epoch, Duration::MAX);
+        let inputs = self.inputs.clone();
+        let key = (hierarchy.clone(), name.clone());
+        let task = tokio::spawn(async move {
+            let why = resource.watch(&context).await;
+            let _ = inputs.send(Input::WatchFired { hierarchy, resource: name, why });
+        });
+        if let Some(earlier) = self.watches.insert(key, task.abort_handle()) {
+            earlier.abort();
+        }
+    }
+
+    pub(super) fn unwatch(&mut self, hierarchy: &HierarchyName, resource: &ResourceName) {
+        if let Some(task) = self.watches.remove(&(hierarchy.clone(), resource.clone())) {
+            task.abort();
+        }
+    }
+
+    pub(super) fn acquire(&self, claim: Arc<dyn Claim>, hierarchy: HierarchyName, op: OpId, request: Acquire) {
+        self.ask(
+            async move { claim.acquire(request).await },
+            |why| Err(Refusal::Unreachable(why)),
+            move |answer| Input::Acquired { hierarchy, op, answer },
+        );
+    }
+
+    pub(super) fn inspect(&self, claim: Arc<dyn Claim>, hierarchy: HierarchyName, op: OpId) {
+        self.ask(
+            async move { claim.inspect().await },
+            |why| Err(Refusal::Unreachable(why)),
+            move |answer| Input::Inspected { hierarchy, op, answer },
+        );
+    }
+
+    pub(super) fn uphold(&self, claim: Arc<dyn Claim>, hierarchy: HierarchyName, op: OpId, epoch: Epoch) {
+        self.ask(
+            async move { claim.uphold(epoch).await },
+            |why| Err(Loss::Unproven(why)),
+            move |answer| Input::Upheld { hierarchy, op, answer },
+        );
+    }
+
+    pub(super) fn release(
+        &self,
+        claim: Arc<dyn Claim>,
+        hierarchy: HierarchyName,
+        op: OpId,
+        (epoch, heir, failures): (Epoch, Option<NodeName>, EarlyFailures),
+    ) {
+        self.ask(
+            async move { claim.release(epoch, heir, failures).await },
+            |why| Err(Refusal::Unreachable(why)),
+            move |answer| Input::Released { hierarchy, op, answer },
+        );
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = T> + Send + 'static,
+        unanswered: impl FnOnce(String) -> T + Send + 'static,
+        input: impl FnOnce(T) -> Input + Send + 'static,
+    ) {
+        let run = tokio::spawn(tokio::time::timeout(CLAIM_PATIENCE, question));
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let answer = match run.await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => unanswered(format!("no answer within {}", humantime::format_duration(CLAIM_PATIENCE))),
+                Err(error) => unanswered(panic_text(error)),
+            };
+            let _ = inputs.send(input(answer));
+        });
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        for task in self.operations.values().chain(self.watches.values()) {
+            task.abort();
+        }
+    }
+}
+
+async fn carry_out(resource: &dyn Resource, operation: Operation, context: &Context) -> Outcome {
+    let done = |result: Result<(), super::Failed>| match result {
+        Ok(()) => Outcome::Good,
+        Err(failed) => Outcome::Bad(failed.0),
+    };
+    match operation {
+        Operation::Start => done(resource.start(context).await),
+        Operation::Stop => done(resource.stop(context).await),
+        Operation::Kill => done(resource.kill(context).await),
+        Operation::Monitor => match resource.monitor(context).await {
+            Verdict::Good => Outcome::Good,
+            Verdict::Bad(why) => Outcome::Bad(why),
+            Verdict::Unknown(why) => Outcome::Unknown(why),
+        },
+        Operation::Adopt => match resource.adopt(context).await {
+            Ok(Found::Running) => Outcome::Good,
+            Ok(Found::Stopped) => Outcome::Bad("it does not run any more".to_owned()),
+            Err(failed) => Outcome::Bad(failed.0),
+        },
+    }
+}
+
+fn panic_text(error: JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            format!("the code of the resource or claim panicked: {text}")
+        }
+        Err(error) => error.to_string(),
+    }
+}
