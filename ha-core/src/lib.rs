@@ -12,4 +12,5 @@ pub mod recovery;
 pub mod time;
 
 pub use claim::Claim;
-pub use driver::{Channel, Probe, Resource, Watchdog};
+pub use driver::{Channel, Member, Node, Probe, Resource, Watchdog};
+pub use hierarchy::Hierarchy;

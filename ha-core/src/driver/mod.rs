@@ -16,6 +16,6 @@ mod senses;
 mod work;
 
 pub use builder::{Clock, NodeBuilder, StartError, boot_time};
-pub use node::{Ended, Node};
+pub use node::{Ended, Gone, Node};
 pub use plugin::{Channel, Context, Failed, Found, Guarded, KillHandle, Probe, Resource, Verdict, Watchdog};
-pub use reload::{Member, ReloadReport};
+pub use reload::{Member, Reload, ReloadReport};

@@ -93,7 +93,11 @@ impl Drop for Network {
     }
 }
 
-async fn send_all(channel: Arc<dyn Channel>, mut waiting: Receiver<(NodeName, Vec<u8>)>, inputs: UnboundedSender<Input>) {
+async fn send_all(
+    channel: Arc<dyn Channel>,
+    mut waiting: Receiver<(NodeName, Vec<u8>)>,
+    inputs: UnboundedSender<Input>,
+) {
     let mut trouble = Trouble::new(format!("sending on {}", channel.name()), inputs);
     while let Some((to, datagram)) = waiting.recv().await {
         match channel.send(&to, &datagram).await {

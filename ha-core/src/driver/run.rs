@@ -263,7 +263,8 @@ impl Run {
         let total: u64 = counts.iter().map(|(_, n)| n).sum();
         if total != self.refused_told {
             let list: Vec<String> = counts.iter().map(|(why, n)| format!("{n} {}", why.replace('_', " "))).collect();
-            let what = format!("refused since the start: {} (wrong keys, or a stranger on the network?)", list.join(", "));
+            let what =
+                format!("refused since the start: {} (wrong keys, or a stranger on the network?)", list.join(", "));
             // Told in doublings, so that a flood of garbage is not a flood of reports.
             if total >= self.refused_told.saturating_mul(2) {
                 self.refused_told = total;

@@ -39,7 +39,11 @@ impl RunningHere {
 }
 
 /// Measures the probes of a hierarchy; its utility is the smallest of them.
-pub(super) fn measure(name: HierarchyName, probes: &[Arc<dyn Probe>], inputs: UnboundedSender<Input>) -> Vec<AbortHandle> {
+pub(super) fn measure(
+    name: HierarchyName,
+    probes: &[Arc<dyn Probe>],
+    inputs: UnboundedSender<Input>,
+) -> Vec<AbortHandle> {
     let latest = Arc::new(Mutex::new(vec![None; probes.len()]));
     let each = |(i, probe): (usize, &Arc<dyn Probe>)| {
         let (name, probe, inputs, latest) = (name.clone(), probe.clone(), inputs.clone(), latest.clone());

@@ -77,7 +77,13 @@ impl Work {
         }
     }
 
-    pub(super) fn watch(&mut self, resource: Arc<dyn Resource>, hierarchy: HierarchyName, name: ResourceName, epoch: Epoch) {
+    pub(super) fn watch(
+        &mut self,
+        resource: Arc<dyn Resource>,
+        hierarchy: HierarchyName,
+        name: ResourceName,
+        epoch: Epoch,
+    ) {
         let context = self.context(&hierarchy, &name, epoch, Duration::MAX);
         let inputs = self.inputs.clone();
         let key = (hierarchy.clone(), name.clone());

@@ -67,7 +67,11 @@ impl Engine {
                 utility: entry.utility,
                 declined: entry.life.declined.as_ref().map(|d| d.why.as_str()),
                 unready,
-                standby: self.standby.as_deref(),
+                standby: if entry.retiring {
+                    Some("the hierarchy is being redefined here")
+                } else {
+                    self.standby.as_deref()
+                },
             },
             others: hierarchy
                 .nodes

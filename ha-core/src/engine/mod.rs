@@ -28,7 +28,7 @@ use crate::claim::{Loss, Tenure};
 use crate::contact::{Contact, ContactConfig, ContactConfigError, ContactEvent, Directive, NodeAnnouncement};
 use crate::hierarchy::{Fingerprint, Hierarchy};
 use crate::mastership::Judgement;
-use crate::name::{ChannelName, ClusterName, Epoch, HierarchyName, Incarnation, NodeName, Utility};
+use crate::name::{ChannelName, ClusterName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::{Event, Happened};
 use crate::recovery::{Around, Decline, Do, Life, LifeTimer, OpId, Out};
 use crate::time::{Time, Timers};
@@ -92,6 +92,8 @@ struct Entry {
     lacking: Option<String>,
     lease: Option<String>,
     upholding: Option<OpId>,
+    /// To be taken out: another definition is in the making, or none.
+    retiring: bool,
     /// To when its own lease is good, for a claim that does not share one.
     tenure_end: Option<Time>,
     /// To when what runs may run at most.
@@ -194,6 +196,7 @@ impl Engine {
             lacking: None,
             lease: joining.lease,
             upholding: None,
+            retiring: false,
             tenure_end: None,
             guarded_until: None,
         };
@@ -221,6 +224,23 @@ impl Engine {
             self.by_node.entry(node.clone()).or_default().insert(name.clone());
         }
         self.dirty.insert(name);
+        self.settle();
+    }
+
+    /// Restarts resources, and what requires them, in place: their definition changed.
+    pub fn restart(&mut self, now: Time, name: &HierarchyName, resources: &[ResourceName]) {
+        self.now = now;
+        self.with_life(name, |life, around, now, out| life.restart(resources, around, now, out));
+        self.settle();
+    }
+
+    /// Takes a hierarchy out of service here, in order, and keeps it so until it [leaves](Engine::leave).
+    pub fn retire(&mut self, now: Time, name: &HierarchyName) {
+        self.now = now;
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.retiring = true;
+            self.dirty.insert(name.clone());
+        }
         self.settle();
     }
 
@@ -350,7 +370,7 @@ impl Engine {
             directive: &entry.directive,
             utility: entry.utility,
             standby: self.standby.as_deref(),
-            draining: self.draining,
+            draining: self.draining || entry.retiring,
             can_reset: self.config.can_reset,
             before,
             lease_length,

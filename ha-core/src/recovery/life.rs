@@ -10,7 +10,7 @@ use super::{Around, Do, OpId, Out};
 use crate::claim::{EarlyFailures, Held, Holder, Holding, Refusal};
 use crate::contact::AnnouncedPhase;
 use crate::hierarchy::{Hierarchy, OnStopFailure};
-use crate::name::{Epoch, NodeName};
+use crate::name::{Epoch, NodeName, ResourceName};
 use crate::record::Happened;
 use crate::time::{Time, Timers};
 
@@ -719,6 +719,22 @@ impl Life {
     pub(crate) fn redefine(&mut self, hierarchy: Arc<Hierarchy>, now: Time) {
         self.works.redefine(hierarchy.clone(), now);
         self.hierarchy = hierarchy;
+    }
+
+    /// Restarts resources whose definition changed, if anything of the hierarchy runs here.
+    pub(crate) fn restart(&mut self, names: &[ResourceName], around: &Around<'_>, now: Time, out: &mut Out) {
+        if self.step(Trigger::Repair) != Step::Repair {
+            return;
+        }
+        for (i, spec) in self.hierarchy.resources.iter().enumerate() {
+            if names.contains(&spec.name) {
+                self.works.restart(i);
+            }
+        }
+        if !names.is_empty() {
+            self.enter(Phase::Restarting, "restarting what was redefined", now, out);
+        }
+        self.proceed(around, now, out);
     }
 
     /// Everything up is monitored at once: after a gap in time, or at the end of maintenance.
