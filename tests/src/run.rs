@@ -52,37 +52,48 @@ impl Drop for Run {
 
 /// Removes what laboratories left whose process is gone. Their processes died with it.
 fn sweep() {
-    let Ok(entries) = fs::read_dir(HOME) else { return };
-    for entry in entries.flatten() {
+    for entry in fs::read_dir(HOME).into_iter().flatten().flatten() {
         let Ok(file) = File::open(entry.path().join("alive")) else { continue };
         if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok() {
             remove(&entry.file_name().to_string_lossy());
         }
     }
+    // What could not be removed with its folder, such as a control group whose last process was still about to die.
+    let folderless = |name: &str| {
+        let id: Option<Vec<&str>> = name.strip_prefix(PREFIX).map(|rest| rest.splitn(3, '-').take(2).collect());
+        id.is_some_and(|id| !Path::new(HOME).join(id.join("-")).exists())
+    };
+    remove_named(folderless);
 }
 
 /// Removes everything that bears a laboratory's name. What is not there any more is no error.
 fn remove(id: &str) {
     let ours = format!("{PREFIX}{id}-");
-    if let Ok(entries) = fs::read_dir("/run/netns") {
-        for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
-            if name.starts_with(&ours) {
-                let _ = run("ip", &["netns", "delete", &name]);
-            }
-        }
-    }
     let dir = Path::new(HOME).join(id);
     for mounted in mounts_below(&dir) {
         let _ = umount2(&mounted, MntFlags::MNT_DETACH);
     }
+    remove_named(|name| name.starts_with(&ours));
+    let _ = fs::remove_dir_all(&dir);
+}
+
+/// Removes the network namespaces and control groups of certain names.
+fn remove_named(which: impl Fn(&str) -> bool) {
+    let named = |dir: &Path| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| which(name))
+            .collect::<Vec<_>>()
+    };
+    for name in named(Path::new("/run/netns")) {
+        let _ = run("ip", &["netns", "delete", &name]);
+    }
     if let Some(root) = cgroup_root() {
-        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&ours) {
-                remove_cgroup(&entry.path());
-            }
+        for name in named(&root) {
+            remove_cgroup(&root.join(name));
         }
     }
-    let _ = fs::remove_dir_all(&dir);
 }
 
 /// Every mount point under a folder, the deepest first.
