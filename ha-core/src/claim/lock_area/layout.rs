@@ -40,7 +40,7 @@ impl std::fmt::Display for AreaId {
 }
 
 /// How a block is broken. One variant for each way, so that a report says what happened.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize)]
 pub enum BlockError {
     /// Shorter than what a block must have.
     #[error("cut off after {0} bytes")]

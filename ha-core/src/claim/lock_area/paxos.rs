@@ -101,6 +101,13 @@ impl Attempt {
         attempt
     }
 
+    /// All that its further course depends on, but for the wish.
+    #[cfg(test)]
+    pub(super) fn fingerprint(&self, hasher: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        (&self.me, &self.own, &self.known, &self.heard, &self.ballot, &self.wanted).hash(hasher);
+    }
+
     /// The same wish, from the own record as it was found on disk.
     pub(super) fn with_own(self, own: Record) -> Attempt {
         Attempt::new(self.me, self.wish, own)
