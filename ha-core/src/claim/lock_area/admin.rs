@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::area::read_header;
 use super::device::{BlockDevice, IoFailure};
-use super::layout::{AreaId, BlockError, Copy2, HEADER_LEN, Header, MAX_HIERARCHIES, MAX_NODES, Record, Slot, SlotState, header_len, newest};
+use super::layout::{
+    AreaId, BlockError, Copy2, HEADER_LEN, Header, MAX_HIERARCHIES, MAX_NODES, Record, Slot, SlotState, header_len,
+    newest,
+};
 use super::lease::decode_slots;
 use super::timing::LeaseTiming;
 use crate::claim::EarlyFailures;
@@ -220,7 +223,9 @@ pub async fn show(device: &dyn BlockDevice) -> Result<AreaReport, AdminError> {
     let mut best: BTreeMap<u32, Record> = BTreeMap::new();
     for node in 0..header.nodes.len() {
         let copies = [plane(device, &header, node, Copy2::A).await?, plane(device, &header, node, Copy2::B).await?];
-        for (number, (a, b)) in copies[0].chunks(header.block_size as usize).zip(copies[1].chunks(header.block_size as usize)).enumerate() {
+        for (number, (a, b)) in
+            copies[0].chunks(header.block_size as usize).zip(copies[1].chunks(header.block_size as usize)).enumerate()
+        {
             let decode = |bytes| Record::decode(bytes, &header, node, number as u32);
             if let Ok(Some(record)) = newest(decode(a), decode(b), |r| r.seq) {
                 let known = best.get(&(number as u32)).map_or(0, |r| r.committed.instance);

@@ -8,9 +8,7 @@ use super::admin::{AreaPlan, Existing, initialise, show};
 use super::layout::AreaId;
 use super::memory::Memory;
 use super::{AreaConfig, BlockDevice, LeaseTiming, LockArea, OpenError};
-use crate::claim::{
-    Acquire, Belief, Claim, EarlyFailures, Holder, LeaseNews, PeerOnStorage, Refusal, Tenure,
-};
+use crate::claim::{Acquire, Belief, Claim, EarlyFailures, Holder, LeaseNews, PeerOnStorage, Refusal, Tenure};
 use crate::name::{BootId, Epoch, HierarchyName, Incarnation, LockAreaName, NodeName};
 use crate::time::Time;
 

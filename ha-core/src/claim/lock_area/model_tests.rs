@@ -115,7 +115,8 @@ impl State {
         let mut h = DefaultHasher::new();
         (&self.holder, &self.disk, self.crashes, self.lapses).hash(&mut h);
         for n in &self.nodes {
-            (n.boot, n.good, n.term, n.began, n.tries, n.rounds, n.at, &n.own, n.fresh, n.seen_expired, &n.late).hash(&mut h);
+            (n.boot, n.good, n.term, n.began, n.tries, n.rounds, n.at, &n.own, n.fresh, n.seen_expired, &n.late)
+                .hash(&mut h);
             n.attempt.fingerprint(&mut h);
         }
         h.finish()
