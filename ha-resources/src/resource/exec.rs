@@ -1,0 +1,284 @@
+//! A resource whose operations are commands of the user's.
+//!
+//! Decides what their exit codes mean, that none outlives its time, and that what a start left running is gone after a stop
+//! (where there are control groups). Leaves what they do to them.
+//!
+//! | command | exit code | means |
+//! | --- | --- | --- |
+//! | any but `monitor` | 0 | done |
+//! | | other | failed |
+//! | `monitor` | 0 | good |
+//! | | 75 (`EX_TEMPFAIL` of sysexits(3)) | unknown |
+//! | | other, for example 7 ("not running" in OCF and LSB) | bad |
+//!
+//! A monitor that takes too long or cannot be executed says nothing: unknown.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use ha_core::driver::{Context, Failed, Found, KillHandle, Resource, Verdict};
+
+use super::Directories;
+use crate::command::{self, Program, most_of};
+use crate::{cgroup, proc, process_group};
+
+/// `EX_TEMPFAIL`: the monitor could not find out.
+pub const UNKNOWN: i32 = 75;
+
+/// The commands, as the operator says them: each a program and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecSpec {
+    /// Brings it into service. Must succeed if it is in service already. What it leaves running belongs to the resource.
+    pub start: Vec<String>,
+    /// Takes it out of service. Must succeed if it is out of service already.
+    pub stop: Vec<String>,
+    /// Looks whether it does its work, and changes nothing.
+    pub monitor: Vec<String>,
+    /// Stops it by force. Default: SIGKILL to what `start` left in the control group, or `stop` where there is none.
+    pub kill: Option<Vec<String>>,
+}
+
+/// See the module's words.
+pub struct Exec {
+    spec: ExecSpec,
+    directories: Directories,
+    /// The control group, once an operation has told for which resource this is.
+    group: Mutex<Option<PathBuf>>,
+}
+
+impl Exec {
+    /// Commands that have not been run yet.
+    pub fn new(spec: ExecSpec, directories: Directories) -> Self {
+        Self { spec, directories, group: Mutex::new(None) }
+    }
+
+    async fn run(&self, what: &str, command: &[String], context: &Context) -> Result<(), Failed> {
+        self.finish(what, Program::of(context, command), context).await
+    }
+
+    async fn finish(&self, what: &str, program: Program, context: &Context) -> Result<(), Failed> {
+        let finished = program.run(most_of(context.timeout)).await?;
+        if finished.status.success() {
+            return Ok(());
+        }
+        Err(Failed(format!("its {what} command {}", finished.describe())))
+    }
+
+    fn group(&self, context: &Context) -> Vec<KillHandle> {
+        command::cgroup_of(self.directories.cgroups.as_deref(), context).map(KillHandle::Cgroup).into_iter().collect()
+    }
+
+    fn remember(&self, group: Option<PathBuf>) {
+        *self.group.lock().unwrap_or_else(PoisonError::into_inner) = group;
+    }
+
+    /// Shows that nothing is left in the control group.
+    fn prove_gone(&self, context: &Context, after: &str) -> Result<(), Failed> {
+        let group = self.group(context);
+        let left = process_group::members(&group).map_err(|e| cannot_see(&e))?;
+        if !left.is_empty() {
+            return Err(Failed(format!(
+                "its {after} command succeeded, but what its start command left still runs: {}",
+                proc::list(&left)
+            )));
+        }
+        self.remember(None);
+        if let Some(group) = command::cgroup_of(self.directories.cgroups.as_deref(), context)
+            && let Err(e) = cgroup::remove(&group)
+        {
+            tracing::debug!(group = %group.display(), error = %e, "an empty control group stays behind");
+        }
+        Ok(())
+    }
+}
+
+fn cannot_see(error: &io::Error) -> Failed {
+    Failed(format!("cannot see what runs: {error}"))
+}
+
+#[async_trait]
+impl Resource for Exec {
+    async fn start(&self, context: &Context) -> Result<(), Failed> {
+        let group = command::prepare_cgroup(self.directories.cgroups.as_deref(), context);
+        self.remember(group.clone());
+        let program = Program { cgroup: group, ..Program::of(context, &self.spec.start) };
+        self.finish("start", program, context).await
+    }
+
+    async fn stop(&self, context: &Context) -> Result<(), Failed> {
+        self.run("stop", &self.spec.stop, context).await?;
+        self.prove_gone(context, "stop")
+    }
+
+    async fn kill(&self, context: &Context) -> Result<(), Failed> {
+        let group = self.group(context);
+        match &self.spec.kill {
+            Some(kill) => self.run("kill", kill, context).await?,
+            None if group.is_empty() => return self.stop(context).await,
+            None => {}
+        }
+        process_group::kill_all(&group).map_err(|e| Failed(format!("cannot kill what its start command left: {e}")))?;
+        let gone = tokio::time::timeout(most_of(context.timeout), process_group::gone(&group)).await;
+        gone.unwrap_or(Ok(())).map_err(|e| cannot_see(&e))?;
+        if self.spec.kill.is_none() {
+            // Not everything that runs is a process: an address, a mount. Only the commands know of it.
+            self.run("stop", &self.spec.stop, context).await?;
+        }
+        self.prove_gone(context, "kill")
+    }
+
+    async fn monitor(&self, context: &Context) -> Verdict {
+        match Program::of(context, &self.spec.monitor).run(most_of(context.timeout)).await {
+            Ok(finished) if finished.status.success() => Verdict::Good,
+            Ok(finished) if finished.status.code() == Some(UNKNOWN) => {
+                Verdict::Unknown(format!("its monitor command {}", finished.describe()))
+            }
+            Ok(finished) => Verdict::Bad(format!("its monitor command {}", finished.describe())),
+            Err(e) => Verdict::Unknown(e.to_string()),
+        }
+    }
+
+    async fn adopt(&self, context: &Context) -> Result<Found, Failed> {
+        let found = match self.monitor(context).await {
+            Verdict::Good => Found::Running,
+            Verdict::Bad(_) => Found::Stopped,
+            Verdict::Unknown(why) => return Err(Failed(why)),
+        };
+        let group = command::cgroup_of(self.directories.cgroups.as_deref(), context);
+        self.remember(group.filter(|group| group.is_dir()));
+        Ok(found)
+    }
+
+    async fn ready(&self) -> Result<(), Failed> {
+        let spec = self.spec.clone();
+        // The programs may be on storage that hangs.
+        let looked = tokio::task::spawn_blocking(move || {
+            let commands = [&spec.start, &spec.stop, &spec.monitor].into_iter().chain(&spec.kill);
+            for command in commands {
+                command::resolve(command.first().map_or("", String::as_str))?;
+            }
+            Ok(())
+        });
+        looked.await.map_err(Failed::new)?
+    }
+
+    fn handles(&self) -> Vec<KillHandle> {
+        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        group.clone().map(KillHandle::Cgroup).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::{ProcessId, Stat};
+    use crate::test_support::{context, until, within};
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn shell(script: &str) -> Vec<String> {
+        ["sh", "-c", script].map(str::to_owned).to_vec()
+    }
+
+    fn exec(place: &Path, cgroups: Option<PathBuf>, scripts: [&str; 3]) -> Exec {
+        let [start, stop, monitor] = scripts.map(shell);
+        let directories = Directories { run: place.join("run"), logs: place.join("log"), cgroups };
+        Exec::new(ExecSpec { start, stop, monitor, kill: None }, directories)
+    }
+
+    fn usable_cgroups() -> Option<PathBuf> {
+        let root = cgroup::find_root().filter(|root| cgroup::prepare(&root.join("probe")).is_ok());
+        if root.is_none() {
+            eprintln!("SKIPPED: no control groups of version 2 that can be used here");
+        }
+        root
+    }
+
+    async fn pid_in(file: &Path) -> ProcessId {
+        let pid = until("a command writes its pid", || std::fs::read_to_string(file).ok()?.trim().parse().ok()).await;
+        until("that process is there", || Stat::of(pid)).await.id()
+    }
+
+    #[tokio::test]
+    async fn exit_codes_mean_what_the_table_says() {
+        let place = tempfile::tempdir().unwrap();
+        let x = context("codes");
+        for (code, expected) in [("0", "good"), ("7", "bad"), ("1", "bad"), ("75", "unknown")] {
+            let script = format!("echo seen; exit {code}");
+            let verdict = exec(place.path(), None, ["true", "true", &script]).monitor(&x).await;
+            let (kind, why) = match verdict {
+                Verdict::Good => ("good", String::new()),
+                Verdict::Bad(why) => ("bad", why),
+                Verdict::Unknown(why) => ("unknown", why),
+            };
+            assert_eq!(kind, expected);
+            assert!(why.is_empty() || why == format!("its monitor command exited with code {code}; it said: seen"));
+        }
+        let gone = exec(place.path(), None, ["true", "true", "exit 7"]);
+        assert_eq!(gone.adopt(&x).await, Ok(Found::Stopped));
+        let slow = exec(place.path(), None, ["true", "true", "sleep 1000"]);
+        assert!(matches!(slow.monitor(&within(&x, Duration::from_millis(50))).await, Verdict::Unknown(_)));
+    }
+
+    #[tokio::test]
+    async fn a_start_that_takes_too_long_leaves_no_child_behind() {
+        let place = tempfile::tempdir().unwrap();
+        let x = context("slow");
+        let child = place.path().join("child");
+        let start = format!("echo began; sleep 1000 & echo $! > {}; wait", child.display());
+        let slow = exec(place.path(), None, [&start, "true", "true"]);
+        let Failed(why) = slow.start(&within(&x, Duration::from_secs(1))).await.unwrap_err();
+        assert!(why.contains("did not end within 950ms; it said: began"), "{why}");
+        let child = pid_in(&child).await;
+        until("the child is killed", || (!child.is_alive()).then_some(())).await;
+    }
+
+    #[tokio::test]
+    async fn a_start_that_is_dropped_leaves_no_child_behind() {
+        let place = tempfile::tempdir().unwrap();
+        let x = context("dropped");
+        let child = place.path().join("child");
+        let start = format!("sleep 1000 & echo $! > {}; wait", child.display());
+        let slow = exec(place.path(), None, [&start, "true", "true"]);
+        let child = tokio::select! {
+            result = slow.start(&x) => panic!("it should not end: {result:?}"),
+            child = pid_in(&child) => child,
+        };
+        until("the child is killed", || (!child.is_alive()).then_some(())).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_start_left_must_be_gone_after_a_stop() {
+        let Some(cgroups) = usable_cgroups() else { return };
+        let place = tempfile::tempdir().unwrap();
+        let x = context("daemon");
+        let daemon = place.path().join("daemon");
+        let start = format!("setsid sh -c 'echo $$ > {}; exec sleep 1000' > /dev/null 2>&1 &", daemon.display());
+        let resource = exec(place.path(), Some(cgroups), [&start, "true", "true"]);
+        resource.start(&x).await.unwrap();
+        let daemon = pid_in(&daemon).await;
+        assert!(matches!(resource.handles().as_slice(), [KillHandle::Cgroup(_)]));
+        let Failed(why) = resource.stop(&x).await.unwrap_err();
+        assert!(why.contains("still runs"), "{why}");
+        assert!(daemon.is_alive());
+        resource.kill(&x).await.unwrap();
+        assert!(!daemon.is_alive());
+        assert_eq!(resource.handles(), []);
+    }
+
+    #[tokio::test]
+    async fn a_failed_command_says_why_and_endless_output_is_cut() {
+        let place = tempfile::tempdir().unwrap();
+        let x = context("loud");
+        let start = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo the end >&2; exit 1";
+        let Failed(why) = exec(place.path(), None, [start, "true", "true"]).start(&x).await.unwrap_err();
+        assert!(why.ends_with("line 19998 / line 19999 / the end"), "{why}");
+        assert!(why.len() < command::OUTPUT_KEPT);
+        let lacking = exec(place.path(), None, ["true", "true", "true"]);
+        let lacking =
+            Exec { spec: ExecSpec { stop: vec!["no-such-program".to_owned()], ..lacking.spec.clone() }, ..lacking };
+        assert!(lacking.ready().await.unwrap_err().0.contains("no-such-program"));
+    }
+}
