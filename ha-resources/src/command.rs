@@ -140,6 +140,13 @@ pub(crate) fn most_of(timeout: Duration) -> Duration {
 pub(crate) struct Children(Mutex<Vec<ProcessId>>);
 
 impl Children {
+    /// Those that live.
+    pub(crate) fn alive(&self) -> Vec<Stat> {
+        let mut children = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        children.retain(|child| child.is_alive());
+        children.iter().filter_map(|child| child.stat()).collect()
+    }
+
     fn add(&self, child: ProcessId) {
         let mut children = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         children.retain(|other| other.is_alive());

@@ -1,4 +1,4 @@
-//! What is mounted in this mount namespace, read from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+//! What is mounted in this mount namespace, read from `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)).
 //!
 //! Decides how a line is read. Leaves to others what a mount should be.
 
@@ -80,7 +80,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// All mounts of this mount namespace, in the order in which they were made.
 pub(crate) fn all() -> io::Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/self/mountinfo")?;
+    let text = std::fs::read("/proc/thread-self/mountinfo")?;
     Ok(text.split(|b| *b == b'\n').filter_map(Mount::parse).collect())
 }
 

@@ -3,6 +3,7 @@
 //! Each module decides how its kind is started, found again, watched and proven stopped. When to do which is the engine's.
 
 pub mod exec;
+pub mod filesystem;
 pub mod process;
 
 use std::path::PathBuf;

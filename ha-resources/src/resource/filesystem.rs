@@ -1,0 +1,420 @@
+//! A filesystem that is mounted while its hierarchy is in service.
+//!
+//! Decides what counts as mounted rightly, and as gone: no mount of the device is left, and the kernel lets go of it. A lazy
+//! unmount is never used and never counts. Work that can hang on dead storage is done by children and threads that are given
+//! up at the end of their time, and a child that even SIGKILL does not end is reported. Leaves to the claim whether another
+//! node has the filesystem mounted.
+
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ha_core::driver::{Context, Failed, Resource, Verdict};
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{major, minor};
+use tokio::time::Instant;
+
+use self::users::Target;
+use crate::command::{self, Children, Program, most_of};
+use crate::mounts::{self, Mount};
+use crate::proc::{self, Stat};
+
+/// What is mounted where, as the operator says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesystemSpec {
+    /// A block device, or whatever else mount(8) takes as source: `server:/export`, `tmpfs`.
+    pub device: String,
+    /// The mount point.
+    pub at: PathBuf,
+    /// The type, as mount(8) takes it.
+    pub fstype: String,
+    /// Mount options.
+    pub options: Vec<String>,
+    /// What is checked before mounting. Default: [`Fsck::default_for`] the type.
+    pub fsck: Option<Fsck>,
+    /// Whether the mount point may be made.
+    pub mount_point: MountPoint,
+}
+
+/// What is checked before mounting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsck {
+    /// Nothing.
+    Never,
+    /// What can be repaired safely is (`fsck.TYPE -p`); quick for a filesystem with a clean journal.
+    Preen,
+    /// As `Preen`, even if the filesystem looks clean (`-p -f`). Takes long on a large one.
+    Force,
+}
+
+impl Fsck {
+    /// `Preen` for ext2, ext3 and ext4. The others repair themselves when mounted, or should not be repaired unasked.
+    pub fn default_for(fstype: &str) -> Fsck {
+        if matches!(fstype, "ext2" | "ext3" | "ext4") { Fsck::Preen } else { Fsck::Never }
+    }
+}
+
+/// Whether the mount point may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountPoint {
+    /// It must be there.
+    Existing,
+    /// It is made when missing, and left in place afterwards.
+    Created,
+}
+
+/// See the module's words.
+pub struct Filesystem {
+    spec: FilesystemSpec,
+    /// Commands that may still be there: one stuck in the kernel may yet mount.
+    children: Arc<Children>,
+    /// A look at the filesystem that has not come back.
+    looking: Arc<AtomicBool>,
+}
+
+/// How users of the filesystem are made to leave it.
+#[derive(Clone, Copy, Debug)]
+enum Evict {
+    Asked,
+    Killed,
+}
+
+impl Evict {
+    fn signal(self) -> Signal {
+        match self {
+            Evict::Asked => Signal::SIGTERM,
+            Evict::Killed => Signal::SIGKILL,
+        }
+    }
+}
+
+/// What of it is mounted in this mount namespace.
+enum Mounted {
+    Nowhere,
+    /// On top of everything at its place, so that it can be unmounted.
+    Reachable(Mount),
+    /// Where it should not be, or under something else.
+    Astray(Mount),
+}
+
+impl Filesystem {
+    /// A filesystem that has not been looked at yet.
+    pub fn new(spec: FilesystemSpec) -> Self {
+        Self { spec, children: Arc::default(), looking: Arc::default() }
+    }
+
+    fn fsck(&self) -> Fsck {
+        self.spec.fsck.unwrap_or_else(|| Fsck::default_for(&self.spec.fstype))
+    }
+
+    async fn run(&self, command: &[&str], context: &Context, deadline: Instant) -> Result<command::Finished, Failed> {
+        let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        let program = Program { children: self.children.clone(), ..Program::of(context, &command) };
+        Ok(program.run(deadline.saturating_duration_since(Instant::now())).await?)
+    }
+
+    async fn check(&self, context: &Context, deadline: Instant) -> Result<(), Failed> {
+        let options: &[&str] = match self.fsck() {
+            Fsck::Never => return Ok(()),
+            Fsck::Preen => &["-p"],
+            Fsck::Force => &["-p", "-f"],
+        };
+        let program = format!("fsck.{}", self.spec.fstype);
+        let command = [&[program.as_str()], options, &[self.spec.device.as_str()]].concat();
+        let finished = self.run(&command, context, deadline).await?;
+        // fsck(8): 1 and 2 say that errors were corrected, greater ones that some were not or that it could not be tried.
+        match finished.status.code() {
+            Some(0) => Ok(()),
+            Some(1 | 2) => {
+                tracing::warn!(
+                    device = self.spec.device,
+                    said = finished.output,
+                    "errors of a filesystem were corrected"
+                );
+                Ok(())
+            }
+            _ => Err(Failed(format!(
+                "{program} of {} {}; repair it by hand, on one node only",
+                self.spec.device,
+                finished.describe()
+            ))),
+        }
+    }
+
+    async fn mount(&self, context: &Context, deadline: Instant) -> Result<(), Failed> {
+        let at = self.spec.at.display().to_string();
+        let options = self.spec.options.join(",");
+        let mut command = vec!["mount", "-t", self.spec.fstype.as_str()];
+        if !options.is_empty() {
+            command.extend(["-o", options.as_str()]);
+        }
+        command.extend([self.spec.device.as_str(), at.as_str()]);
+        let finished = self.run(&command, context, deadline).await?;
+        if !finished.status.success() {
+            return Err(Failed(format!("mount of {} at {at} {}", self.spec.device, finished.describe())));
+        }
+        match mounts::at(&self.spec.at).map_err(|e| cannot_see(&e))? {
+            Some(mount) if is_of(&mount, &self.spec.device) => Ok(()),
+            _ => Err(Failed(format!(
+                "mount of {} at {at} said it was done, but it is not mounted there",
+                self.spec.device
+            ))),
+        }
+    }
+
+    /// Commands of this resource that were given up and are still there.
+    fn stuck(&self) -> Result<(), Failed> {
+        let stuck: Vec<Stat> = self.children.alive();
+        if stuck.is_empty() {
+            return Ok(());
+        }
+        Err(Failed(format!(
+            "a command for {} does not end even by SIGKILL, the storage does not answer it: {}",
+            self.spec.device,
+            proc::list(&stuck)
+        )))
+    }
+
+    async fn unmount(&self, context: &Context, evict: Evict) -> Result<(), Failed> {
+        let deadline = Instant::now() + most_of(context.timeout);
+        let mut why = self.stuck().err();
+        let mut pause = Duration::from_millis(2);
+        loop {
+            match self.unmount_once(context, evict, deadline).await {
+                Ok(()) => return Ok(()),
+                // Of two reasons the one before the time ran out says more.
+                Err(reason) if Instant::now() < deadline => why = Some(reason),
+                Err(reason) => return Err(why.unwrap_or(reason)),
+            }
+            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// One attempt. An error says what was in the way; whoever used the filesystem has been signalled.
+    async fn unmount_once(&self, context: &Context, evict: Evict, deadline: Instant) -> Result<(), Failed> {
+        self.stuck()?;
+        let mount = match self.mounted()? {
+            Mounted::Nowhere => return self.released(evict, deadline).await,
+            Mounted::Astray(mount) => {
+                return Err(Failed(format!(
+                    "{} is mounted at {} too, or under another mount there: unmount that by hand",
+                    self.spec.device,
+                    mount.at.display()
+                )));
+            }
+            Mounted::Reachable(mount) => mount,
+        };
+        let at = self.spec.at.display().to_string();
+        let finished = self.run(&["umount", &at], context, deadline).await?;
+        if finished.status.success() {
+            // There may have been several on one another.
+            return match self.mounted()? {
+                Mounted::Nowhere => self.released(evict, deadline).await,
+                _ => Err(Failed(format!("{} was mounted at {at} more than once", self.spec.device))),
+            };
+        }
+        let below: Vec<String> = mounts::all()
+            .map_err(|e| cannot_see(&e))?
+            .into_iter()
+            .filter(|other| other.at != self.spec.at && other.at.starts_with(&self.spec.at))
+            .map(|other| other.at.display().to_string())
+            .collect();
+        if !below.is_empty() {
+            return Err(Failed(format!(
+                "{at} cannot be unmounted while there is mounted below it: {}",
+                below.join(", ")
+            )));
+        }
+        let target = Target { mounts: [mount.id].into(), device: Some(mount.device) };
+        let in_use = self.evict(target, evict, deadline).await?;
+        Err(Failed(format!("umount of {at} {}; used by: {in_use}", finished.describe())))
+    }
+
+    /// Signals who uses the filesystem, and names them.
+    async fn evict(&self, target: Target, evict: Evict, deadline: Instant) -> Result<String, Failed> {
+        let users = by(deadline, move || {
+            let users = users::users(&target)?;
+            for user in &users {
+                user.id().signal(evict.signal())?;
+            }
+            Ok(users)
+        });
+        let users = users.await.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut)));
+        let users =
+            users.map_err(|e| Failed(format!("cannot see or signal who uses {}: {e}", self.spec.at.display())))?;
+        Ok(if users.is_empty() { "nobody that can be seen".to_owned() } else { proc::list(&users) })
+    }
+
+    /// Proves, for a block device, that the kernel has no filesystem on it any more: one that was unmounted lazily, or is
+    /// mounted in another mount namespace, still writes. Such a filesystem keeps others from opening the device exclusively.
+    async fn released(&self, evict: Evict, deadline: Instant) -> Result<(), Failed> {
+        let device = PathBuf::from(&self.spec.device);
+        let opened = by(deadline, move || {
+            let number = block_device(&device)?;
+            let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&device);
+            Ok::<_, io::Error>((number, opened.map(drop)))
+        });
+        let (number, error) = match opened.await {
+            Some(Ok((number, Err(error)))) if error.raw_os_error() == Some(libc::EBUSY) => (number, error),
+            Some(_) => return Ok(()),
+            None => return Err(Failed(format!("{} does not answer whether it is still in use", self.spec.device))),
+        };
+        let target = Target { device: Some(number), ..Target::default() };
+        let in_use = self.evict(target, evict, deadline).await?;
+        let elsewhere = users::elsewhere(number).map_err(|e| cannot_see(&e))?;
+        let others: Vec<String> = elsewhere.iter().map(|(p, at)| format!("{} has it at {}", p, at.display())).collect();
+        Err(Failed(format!(
+            "{} is not mounted any more, but the kernel still holds it ({error}): it was unmounted lazily, or is mounted in \
+             another mount namespace, or something else has it; used by: {in_use}; other namespaces: {}",
+            self.spec.device,
+            if others.is_empty() { "none seen".to_owned() } else { others.join(", ") }
+        )))
+    }
+
+    fn mounted(&self) -> Result<Mounted, Failed> {
+        let all = mounts::all().map_err(|e| cannot_see(&e))?;
+        let top = all.iter().rfind(|mount| mount.at == self.spec.at);
+        if let Some(top) = top.filter(|mount| is_of(mount, &self.spec.device)) {
+            return Ok(Mounted::Reachable(top.clone()));
+        }
+        // Anything but a device may well be mounted elsewhere for other purposes.
+        let is_device = block_device(Path::new(&self.spec.device)).is_ok();
+        let ours = |mount: &Mount| is_of(mount, &self.spec.device) && (is_device || mount.at == self.spec.at);
+        Ok(all.into_iter().find(ours).map_or(Mounted::Nowhere, Mounted::Astray))
+    }
+}
+
+fn cannot_see(error: &io::Error) -> Failed {
+    Failed(format!("cannot see what is mounted: {error}"))
+}
+
+/// The number of a block device; an error for anything else.
+fn block_device(path: &Path) -> io::Result<(u32, u32)> {
+    let found = std::fs::metadata(path)?;
+    if !found.file_type().is_block_device() {
+        return Err(io::Error::other("it is not a block device"));
+    }
+    let number = |value: u64| u32::try_from(value).map_err(io::Error::other);
+    Ok((number(major(found.rdev()))?, number(minor(found.rdev()))?))
+}
+
+/// Whether a mount is of this source. Some filesystems (btrfs) show a device of their own, so the names count too.
+fn is_of(mount: &Mount, source: &str) -> bool {
+    let path = Path::new(source);
+    if mount.source == path {
+        return true;
+    }
+    let Ok(number) = block_device(path) else { return false };
+    mount.device == number || block_device(&mount.source).is_ok_and(|other| other == number)
+}
+
+/// Does what may hang on a thread of its own, which is given up at the deadline: `None`.
+async fn by<T: Send + 'static>(deadline: Instant, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("storage".to_owned()).spawn(move || answer.send(work()).ok()).ok()?;
+    tokio::time::timeout_at(deadline, answered).await.ok()?.ok()
+}
+
+#[async_trait]
+impl Resource for Filesystem {
+    async fn start(&self, context: &Context) -> Result<(), Failed> {
+        let deadline = Instant::now() + most_of(context.timeout);
+        self.stuck()?;
+        if let Some(mount) = mounts::at(&self.spec.at).map_err(|e| cannot_see(&e))? {
+            if is_of(&mount, &self.spec.device) {
+                return Ok(());
+            }
+            return Err(Failed(format!(
+                "{} is taken: {} ({}) is mounted there, not {}; unmount it or choose another place",
+                self.spec.at.display(),
+                mount.source.display(),
+                mount.fstype,
+                self.spec.device
+            )));
+        }
+        if self.spec.mount_point == MountPoint::Created {
+            let at = self.spec.at.clone();
+            let made = by(deadline, move || std::fs::create_dir_all(at)).await;
+            let made = made.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut)));
+            made.map_err(|e| Failed(format!("cannot make the mount point {}: {e}", self.spec.at.display())))?;
+        }
+        self.check(context, deadline).await?;
+        self.mount(context, deadline).await
+    }
+
+    async fn stop(&self, context: &Context) -> Result<(), Failed> {
+        self.unmount(context, Evict::Asked).await
+    }
+
+    async fn kill(&self, context: &Context) -> Result<(), Failed> {
+        self.unmount(context, Evict::Killed).await
+    }
+
+    async fn monitor(&self, context: &Context) -> Verdict {
+        let mount = match mounts::at(&self.spec.at) {
+            Ok(Some(mount)) if is_of(&mount, &self.spec.device) => mount,
+            Ok(Some(mount)) => {
+                return Verdict::Bad(format!("{} is mounted at {}", mount.source.display(), self.spec.at.display()));
+            }
+            Ok(None) => return Verdict::Bad(format!("nothing is mounted at {}", self.spec.at.display())),
+            Err(e) => return Verdict::Unknown(cannot_see(&e).0),
+        };
+        if mount.is_read_only() && !self.spec.options.iter().any(|option| option == "ro") {
+            return Verdict::Bad(format!(
+                "{} has become read-only: look for errors of its storage",
+                self.spec.at.display()
+            ));
+        }
+        if self.looking.swap(true, Ordering::AcqRel) {
+            return Verdict::Unknown(format!("{} has still not answered an earlier look", self.spec.at.display()));
+        }
+        let (at, looking) = (self.spec.at.clone(), self.looking.clone());
+        let looked = by(Instant::now() + most_of(context.timeout), move || {
+            let result = nix::sys::statvfs::statvfs(&at);
+            looking.store(false, Ordering::Release);
+            result
+        });
+        match looked.await {
+            Some(Ok(_)) => Verdict::Good,
+            Some(Err(e)) => Verdict::Bad(format!("{} answers: {e}", self.spec.at.display())),
+            None => Verdict::Unknown(format!("{} does not answer", self.spec.at.display())),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), Failed> {
+        let (spec, fsck) = (self.spec.clone(), self.fsck());
+        // Bounded, because it is asked all the time and what it looks at may be on storage that hangs.
+        let looked = by(Instant::now() + Duration::from_secs(5), move || lacks(&spec, fsck)).await;
+        looked.unwrap_or_else(|| {
+            Err(Failed(format!("{} or {} does not answer", self.spec.device, self.spec.at.display())))
+        })
+    }
+}
+
+fn lacks(spec: &FilesystemSpec, fsck: Fsck) -> Result<(), Failed> {
+    if spec.device.starts_with("/dev/") {
+        block_device(Path::new(&spec.device)).map_err(|e| {
+            Failed(format!("the device {} cannot be used: {e}; check its cabling, paths and name", spec.device))
+        })?;
+    }
+    if spec.mount_point == MountPoint::Existing && !spec.at.is_dir() {
+        return Err(Failed(format!("the mount point {} is not a directory: create it", spec.at.display())));
+    }
+    command::resolve("mount")?;
+    command::resolve("umount")?;
+    if fsck != Fsck::Never {
+        command::resolve(&format!("fsck.{}", spec.fstype))?;
+    }
+    Ok(())
+}

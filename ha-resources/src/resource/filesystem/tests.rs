@@ -1,0 +1,235 @@
+use super::*;
+use crate::proc::ProcessId;
+use crate::test_support::{context, until, within};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+/// A loop device with an ext4 filesystem, in a mount namespace of this test's own.
+struct Storage {
+    directory: tempfile::TempDir,
+    device: String,
+}
+
+impl Storage {
+    /// `None`, said loudly, where such a thing cannot be had.
+    fn new() -> Option<Storage> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can mount");
+            return None;
+        }
+        // Of this thread only; threads and children that it makes share it.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        output(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
+        let device = output(Command::new("losetup").args(["--find", "--show"]).arg(&image))?;
+        Some(Storage { directory, device })
+    }
+
+    fn at(&self) -> PathBuf {
+        self.directory.path().join("srv")
+    }
+
+    fn spec(&self) -> FilesystemSpec {
+        FilesystemSpec {
+            device: self.device.clone(),
+            at: self.at(),
+            fstype: "ext4".to_owned(),
+            options: vec!["noatime".to_owned()],
+            fsck: None,
+            mount_point: MountPoint::Created,
+        }
+    }
+
+    /// Something that runs until it is ended, with the mounted filesystem as its directory.
+    fn user(&self, script: &str) -> User {
+        let child =
+            Command::new("sh").args(["-c", script]).current_dir(self.at()).stdin(Stdio::null()).spawn().unwrap();
+        User(child)
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.at()).stderr(Stdio::null()).status();
+        let _ = Command::new("losetup").args(["--detach", &self.device]).status();
+    }
+}
+
+struct User(Child);
+
+impl User {
+    /// In a process group of its own, and without our output, which whoever waits for its end would wait for.
+    fn run(command: &mut Command) -> User {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        User(quiet.process_group(0).spawn().unwrap())
+    }
+
+    fn id(&self) -> ProcessId {
+        Stat::of(i32::try_from(self.0.id()).unwrap()).unwrap().id()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let group = nix::unistd::Pid::from_raw(-i32::try_from(self.0.id()).unwrap());
+        let _ = nix::sys::signal::kill(group, Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    match command.output() {
+        Ok(done) if done.status.success() => Some(String::from_utf8(done.stdout).unwrap().trim().to_owned()),
+        other => {
+            eprintln!("SKIPPED: {command:?} does not work here: {other:?}");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_filesystem_is_mounted_seen_and_unmounted() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    assert_eq!(filesystem.ready().await, Ok(()));
+    assert!(matches!(filesystem.monitor(&data).await, Verdict::Bad(_)));
+    filesystem.stop(&data).await.unwrap();
+    filesystem.start(&data).await.unwrap();
+    filesystem.start(&data).await.unwrap();
+    assert_eq!(filesystem.monitor(&data).await, Verdict::Good);
+    let found = mounts::at(&storage.at()).unwrap().unwrap();
+    assert!(found.options.contains(&"noatime".to_owned()));
+    std::fs::write(storage.at().join("page"), "hello").unwrap();
+    filesystem.stop(&data).await.unwrap();
+    assert_eq!(mounts::at(&storage.at()).unwrap(), None);
+    filesystem.stop(&data).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_place_that_is_taken_is_left_alone() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    std::fs::create_dir(storage.at()).unwrap();
+    mount(Some("other"), &storage.at(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let filesystem = Filesystem::new(storage.spec());
+    let Failed(why) = filesystem.start(&data).await.unwrap_err();
+    assert!(why.contains("other (tmpfs) is mounted there"), "{why}");
+    assert!(matches!(filesystem.monitor(&data).await, Verdict::Bad(_)));
+    filesystem.stop(&data).await.unwrap();
+    assert!(mounts::at(&storage.at()).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_filesystem_that_went_read_only_is_bad() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    filesystem.start(&data).await.unwrap();
+    output(Command::new("mount").args(["-o", "remount,ro"]).arg(storage.at())).unwrap();
+    assert!(matches!(filesystem.monitor(&data).await, Verdict::Bad(why) if why.contains("read-only")));
+    filesystem.stop(&data).await.unwrap();
+}
+
+#[tokio::test]
+async fn users_are_asked_to_leave_and_strangers_are_not() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    filesystem.start(&data).await.unwrap();
+    let user = storage.user("exec sleep 1000");
+    let mapped = storage.user("exec 3<> file; cd /; exec sleep 1000");
+    let stranger = User::run(Command::new("sleep").arg("1000").current_dir(storage.directory.path()));
+    until("the file is open", || storage.at().join("file").exists().then_some(())).await;
+    filesystem.stop(&data).await.unwrap();
+    assert!(!user.id().is_alive());
+    assert!(!mapped.id().is_alive());
+    assert!(stranger.id().is_alive());
+}
+
+#[tokio::test]
+async fn a_user_that_does_not_leave_is_named_and_then_killed() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    filesystem.start(&data).await.unwrap();
+    let stubborn = storage.user("trap '' TERM; touch trapped; while :; do sleep 0.05; done");
+    until("it ignores the signal", || storage.at().join("trapped").exists().then_some(())).await;
+    let Failed(why) = filesystem.stop(&within(&data, Duration::from_secs(1))).await.unwrap_err();
+    assert!(why.contains("busy") && why.contains("sh (pid"), "{why}");
+    assert!(stubborn.id().is_alive());
+    filesystem.kill(&data).await.unwrap();
+    assert!(!stubborn.id().is_alive());
+}
+
+#[tokio::test]
+async fn who_comes_back_again_and_again_does_not_keep_it_mounted() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    filesystem.start(&data).await.unwrap();
+    // Outside itself, it starts users one after the other for as long as it can.
+    let script = format!("cd /; while :; do (cd {} && exec sleep 1000); sleep 0.02; done", storage.at().display());
+    let respawner = storage.user(&script);
+    filesystem.kill(&data).await.unwrap();
+    assert!(respawner.id().stat().is_some());
+    assert_eq!(mounts::at(&storage.at()).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_lazy_unmount_does_not_count() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    filesystem.start(&data).await.unwrap();
+    let user = storage.user("trap '' TERM; touch trapped; while :; do sleep 0.05; done");
+    until("it ignores the signal", || storage.at().join("trapped").exists().then_some(())).await;
+    output(Command::new("umount").arg("--lazy").arg(storage.at())).unwrap();
+    let Failed(why) = filesystem.stop(&within(&data, Duration::from_secs(1))).await.unwrap_err();
+    assert!(why.contains("the kernel still holds it") && why.contains("sh (pid"), "{why}");
+    filesystem.kill(&data).await.unwrap();
+    assert!(!user.id().is_alive());
+}
+
+#[tokio::test]
+async fn a_mount_in_another_namespace_is_found() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    filesystem.start(&data).await.unwrap();
+    let there = storage.directory.path().join("there");
+    let script = format!("touch {}; exec sleep 1000", there.display());
+    let mut container = Command::new("unshare");
+    container.args(["--mount", "--propagation", "private", "sh", "-c", &script]).current_dir("/");
+    let container = User::run(&mut container);
+    until("the namespace is there", || there.exists().then_some(())).await;
+    let Failed(why) = filesystem.stop(&within(&data, Duration::from_secs(1))).await.unwrap_err();
+    assert!(why.contains("has it at"), "{why}");
+    drop(container);
+    filesystem.stop(&data).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_this_node_lacks_is_said_before_it_matters() {
+    let spec = FilesystemSpec {
+        device: "/dev/no-such-device".to_owned(),
+        at: PathBuf::from("/no/such/place"),
+        fstype: "ext4".to_owned(),
+        options: Vec::new(),
+        fsck: None,
+        mount_point: MountPoint::Existing,
+    };
+    let Failed(why) = Filesystem::new(spec.clone()).ready().await.unwrap_err();
+    assert!(why.contains("no-such-device"), "{why}");
+    let spec = FilesystemSpec { device: "server:/export".to_owned(), fstype: "nfs".to_owned(), ..spec };
+    let Failed(why) = Filesystem::new(spec.clone()).ready().await.unwrap_err();
+    assert!(why.contains("/no/such/place"), "{why}");
+    let spec = FilesystemSpec { at: PathBuf::from("/"), fsck: Some(Fsck::Force), ..spec };
+    let Failed(why) = Filesystem::new(spec).ready().await.unwrap_err();
+    assert!(why.contains("fsck.nfs"), "{why}");
+}
