@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::device::IoFailure;
 use super::layout::{Copy2, Record, newest};
-use super::lease::{JUMP, Stage};
+use super::lease::{Stage, first_seq};
 use super::machine::{Answer, Io, Machine, Request, RequestId};
 use super::paxos::{Attempt, Next, Outcome, Standing, Wish};
 use crate::claim::{Belief, Held, Holder, Holding, Refusal, Tenure};
@@ -289,13 +289,13 @@ impl Machine {
         self.plan(now, job);
     }
 
-    /// The own record, from memory or as read. A life's first write jumps past what is still on its way.
+    /// The own record, from memory or as read. A life's first write goes past what is still on its way.
     fn load(&mut self, job: &Job, number: u32) -> Result<Record, String> {
         if let Some(own) = self.own.get(&number) {
             return Ok(own.clone());
         }
         let mut own = job.record(self, self.me.slot.into(), number)?.unwrap_or_default();
-        own.seq += JUMP;
+        own.seq = first_seq(self.lease.life, own.seq);
         Ok(own)
     }
 

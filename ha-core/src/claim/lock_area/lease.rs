@@ -12,8 +12,16 @@ use crate::claim::{LeaseNews, PeerOnStorage};
 use crate::name::{BootId, Incarnation};
 use crate::time::Time;
 
-/// A life that begins writes with a sequence that no write of an earlier one, still on its way, can reach.
-pub(super) const JUMP: u64 = 1 << 20;
+/// Entering a slot jumps so far in its sequence.
+const JUMP: u64 = 1 << 20;
+
+/// The sequence with which a life begins to write records. Lives are counted by the entries of the slot, each of which was
+/// durable on both copies before the life wrote any record. So no write of an earlier life that is still on its way can
+/// carry as great a sequence, nor an equal one: a mere jump from what is read would give equal ones to two lives that
+/// read the same.
+pub(super) fn first_seq(life: u64, found: u64) -> u64 {
+    found.max(life << 36)
+}
 
 /// Reads every slot out of the slots' region.
 pub(super) fn decode_slots(header: &Header, bytes: &[u8]) -> Vec<Result<Option<Slot>, BlockError>> {
@@ -150,6 +158,8 @@ pub(super) struct Lease {
     pub(super) stage: Stage,
     /// Grows whenever the slot is entered anew: what was begun under another term must not be concluded.
     pub(super) term: u64,
+    /// Counts the lives that entered the slot: set at the first entry.
+    pub(super) life: u64,
     lapsed: u64,
     me: Me,
     incarnation: Incarnation,
@@ -168,6 +178,7 @@ impl Lease {
         Lease {
             stage: Stage::Watching { still: 0, changes: 0 },
             term: 0,
+            life: 0,
             lapsed: 0,
             me,
             incarnation,
@@ -264,6 +275,9 @@ impl Lease {
                     self.stage = Stage::Entering { first: None };
                     self.next_at = now;
                     return false;
+                }
+                if self.term == 0 {
+                    self.life = self.slot.seq / JUMP;
                 }
                 self.term += 1;
                 self.stage = Stage::Up { until };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::layout::{Committed, Ownership, Record};
-use super::lease::JUMP;
+use super::lease::first_seq;
 use super::paxos::{Attempt, Flaw, Me, Next, Outcome, Standing, Wish};
 use crate::name::{BootId, HierarchyName};
 
@@ -214,8 +214,7 @@ impl State {
                 let mut own = node.own.clone();
                 if node.fresh {
                     own = shown(&self.disk[i]).clone();
-                    own.seq += JUMP;
-                    node.fresh = false;
+                    own.seq = first_seq(u64::from(node.boot) + 1, own.seq);
                 }
                 node.attempt = Attempt::new(me(i, node.boot), wish(), own);
                 if let Break::Paxos(flaw) = flaw {
@@ -244,6 +243,7 @@ impl State {
             At::Write(phase, copy) => {
                 if copy == 0 {
                     node.own = node.attempt.own.clone();
+                    node.fresh = false;
                 }
                 self.disk[i][usize::from(copy)] = node.attempt.own.clone();
                 if copy == 0 && flaw != Break::OneCopy {
