@@ -8,7 +8,7 @@ use ha_core::engine::{Ask, Command, Reply};
 use ha_core::name::NodeName;
 use tokio::task::JoinSet;
 
-use super::Agent;
+use super::{Agent, Stopped};
 use crate::view::{Answer, ClusterView, Place, merge};
 
 /// A peer that needs longer is shown as one that did not answer.
@@ -17,17 +17,17 @@ const PEER_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 const SECOND_LOOK_AFTER: Duration = Duration::from_millis(200);
 
 /// The picture. A dispute over a claim is reported only if a second look shows it too.
-pub(crate) async fn gather(agent: &Arc<dyn Agent>) -> ClusterView {
-    let first = look(agent).await;
+pub(crate) async fn gather(agent: &Arc<dyn Agent>) -> Result<ClusterView, Stopped> {
+    let first = look(agent).await?;
     if first.hierarchies.iter().any(|h| matches!(h.place, Place::Disputed(_))) {
         tokio::time::sleep(SECOND_LOOK_AFTER).await;
         return look(agent).await;
     }
-    first
+    Ok(first)
 }
 
-async fn look(agent: &Arc<dyn Agent>) -> ClusterView {
-    let local = agent.snapshot().await;
+async fn look(agent: &Arc<dyn Agent>) -> Result<ClusterView, Stopped> {
+    let local = agent.snapshot().await?;
     let mut asking = JoinSet::new();
     for peer in local.peers.iter().filter(|p| matches!(p.state.as_str(), "alive" | "late")) {
         asking.spawn(ask(Arc::clone(agent), peer.node.clone()));
@@ -38,7 +38,7 @@ async fn look(agent: &Arc<dyn Agent>) -> ClusterView {
             answers.insert(node, answer);
         }
     }
-    merge(&local, &answers, agent.warnings())
+    Ok(merge(&local, &answers, agent.warnings()))
 }
 
 async fn ask(agent: Arc<dyn Agent>, node: NodeName) -> (NodeName, Answer) {

@@ -46,9 +46,9 @@ pub(crate) fn serve(
     let operators = options.operators.as_deref().map(gid_of).transpose()?;
     let listener = bind(options)?;
     let router = server::router(agent, operators);
-    let path = options.path.clone();
+    let file = SocketFile(options.path.clone());
     Ok(async move {
-        let _file = SocketFile(path);
+        let _file = file;
         accept(listener, router).await;
     })
 }

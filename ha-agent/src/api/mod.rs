@@ -26,6 +26,10 @@ pub(crate) use wire::{
     ReloadView, TimelineView, WhyView,
 };
 
+/// The node behind the API has ended; the agent is about to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped;
+
 /// What the API needs of the agent behind it.
 #[async_trait]
 pub(crate) trait Agent: Send + Sync + 'static {
@@ -33,16 +37,16 @@ pub(crate) trait Agent: Send + Sync + 'static {
     async fn command(&self, to: Option<NodeName>, command: Command) -> Result<Reply, Refused>;
 
     /// This node's view.
-    async fn snapshot(&self) -> Snapshot;
+    async fn snapshot(&self) -> Result<Snapshot, Stopped>;
 
     /// Events from now on.
     fn subscribe(&self) -> broadcast::Receiver<Event>;
 
     /// The finished timelines, the oldest first.
-    async fn timelines(&self) -> Vec<Timeline>;
+    async fn timelines(&self) -> Result<Vec<Timeline>, Stopped>;
 
     /// The latest events, the oldest first.
-    async fn recent_events(&self) -> Vec<Event>;
+    async fn recent_events(&self) -> Result<Vec<Event>, Stopped>;
 
     /// Reads the configuration again, and applies it if asked to. The error is for people: everything that is wrong.
     async fn reload(&self, mode: ReloadMode) -> Result<ReloadView, String>;

@@ -27,6 +27,7 @@ use super::peer::Caller;
 use super::{
     Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, ReloadRequest, TimelineView, WhyView,
 };
+use crate::view::ClusterView;
 
 /// A command is a few hundred bytes.
 const BODY_MAX: usize = 64 * 1024;
@@ -75,12 +76,12 @@ impl IntoResponse for ErrorBody {
 
 type Answered<T> = Result<T, ErrorBody>;
 
-async fn status(State(shared): State<Shared>) -> Response {
-    Json(gather(&shared.agent).await).into_response()
+async fn status(State(shared): State<Shared>) -> Answered<Json<ClusterView>> {
+    Ok(Json(gather(&shared.agent).await?))
 }
 
-async fn view(State(shared): State<Shared>) -> Json<Snapshot> {
-    Json(shared.agent.snapshot().await)
+async fn view(State(shared): State<Shared>) -> Answered<Json<Snapshot>> {
+    Ok(Json(shared.agent.snapshot().await?))
 }
 
 async fn command(
@@ -95,7 +96,7 @@ async fn command(
     } else {
         authorise(&shared, caller).await?
     };
-    let here = shared.agent.snapshot().await.node;
+    let here = shared.agent.snapshot().await?.node;
     command.by = format!("{author}@{here}");
     let to = to.filter(|to| *to != here);
     Ok(Json(shared.agent.command(to, command).await?))
@@ -115,7 +116,7 @@ async fn why(
 ) -> Answered<Json<WhyView>> {
     let Query(WhyQuery { on }) = query.map_err(|e| bad_query(&e, "on=NODE"))?;
     let name = HierarchyName::new(&hierarchy).map_err(|e| ErrorBody::new(ErrorCode::Malformed, e.to_string()))?;
-    let local = shared.agent.snapshot().await;
+    let local = shared.agent.snapshot().await?;
     let view = match on.filter(|on| *on != local.node) {
         None => local,
         Some(node) => {
@@ -151,14 +152,14 @@ async fn history(
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Answered<Json<HistoryView>> {
     let Query(query) = query.map_err(|e| bad_query(&e, "hierarchy=NAME and last=NUMBER"))?;
-    let local = shared.agent.snapshot().await;
+    let local = shared.agent.snapshot().await?;
     if let Some(name) = &query.hierarchy
         && !local.hierarchies.iter().any(|h| h.name == *name)
     {
         let known = local.hierarchies.iter().map(|h| h.name.clone()).collect();
         return Err(Refused::UnknownHierarchy { name: name.clone(), node: local.node, known }.into());
     }
-    let mut timelines = shared.agent.timelines().await;
+    let mut timelines = shared.agent.timelines().await?;
     timelines.retain(|t| query.hierarchy.as_ref().is_none_or(|name| t.hierarchy == *name));
     if let Some(last) = query.last {
         timelines.drain(..timelines.len().saturating_sub(last));
@@ -189,8 +190,8 @@ async fn events(State(shared): State<Shared>, query: Result<Query<EventsQuery>, 
     let Query(EventsQuery { follow }) = query.map_err(|e| bad_query(&e, "follow=true or follow=false"))?;
     // Subscribed before the past is read, so that nothing falls between.
     let live = shared.agent.subscribe();
-    let past = shared.agent.recent_events().await;
-    let Snapshot { node, now, .. } = shared.agent.snapshot().await;
+    let past = shared.agent.recent_events().await?;
+    let Snapshot { node, now, .. } = shared.agent.snapshot().await?;
     let clock = WallClock::at(now);
     let told: Vec<String> = past.iter().map(|event| line(event, &node, clock)).collect();
     let body = if follow {
@@ -241,7 +242,10 @@ async fn reload(
 
 async fn health(State(shared): State<Shared>) -> Answered<Json<Health>> {
     match tokio::time::timeout(HEALTHY_WITHIN, shared.agent.snapshot()).await {
-        Ok(Snapshot { node, version, .. }) => Ok(Json(Health { node, version, turning: true })),
+        Ok(snapshot) => {
+            let Snapshot { node, version, .. } = snapshot?;
+            Ok(Json(Health { node, version, turning: true }))
+        }
         Err(_) => {
             Err(ErrorBody::new(ErrorCode::Unavailable, "the engine's loop did not turn within 2 s: look at the log"))
         }

@@ -154,6 +154,12 @@ impl ErrorBody {
     }
 }
 
+impl From<super::Stopped> for ErrorBody {
+    fn from(_: super::Stopped) -> Self {
+        Self::new(ErrorCode::Unavailable, "the agent is stopping: ask again when it runs")
+    }
+}
+
 impl From<Refused> for ErrorBody {
     fn from(refused: Refused) -> Self {
         let code = match &refused {

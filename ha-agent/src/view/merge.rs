@@ -92,7 +92,7 @@ fn hierarchy(name: &HierarchyName, local: &Snapshot, views: &BTreeMap<&NodeName,
     let at_home = view_of(local, name);
     let any = at_home.or_else(|| views.values().find_map(|v| view_of(v, name)));
     let order: Vec<NodeName> = any.map(|h| h.nodes.iter().map(|n| n.node.clone()).collect()).unwrap_or_default();
-    let nodes: Vec<Says> = order.iter().map(|node| says(node, name, at_home, views)).collect();
+    let nodes: Vec<Says> = order.iter().map(|node| says(node, name, local, views)).collect();
     let place = place(&nodes);
     let there = place.node().and_then(|node| views.get(node)).and_then(|view| view_of(view, name));
     let latest = views
@@ -115,9 +115,10 @@ fn hierarchy(name: &HierarchyName, local: &Snapshot, views: &BTreeMap<&NodeName,
 fn says(
     node: &NodeName,
     name: &HierarchyName,
-    at_home: Option<&HierarchyView>,
+    local: &Snapshot,
     views: &BTreeMap<&NodeName, &Snapshot>,
 ) -> Says {
+    let at_home = view_of(local, name);
     if let Some(view) = views.get(node) {
         return of_itself(node, view, view_of(view, name), at_home);
     }
@@ -125,7 +126,8 @@ fn says(
         let opinion = view_of(view, name)?.nodes.iter().find(|n| n.node == *node)?;
         Some((*who, opinion))
     });
-    let best = opinions.max_by_key(|(_, opinion)| (opinion.in_contact, opinion.phase.is_some(), opinion.epoch));
+    let best = opinions
+        .max_by_key(|(who, opinion)| (opinion.in_contact, opinion.phase.is_some(), opinion.epoch, **who == local.node));
     match best {
         Some((who, opinion)) => of_another(node, who, opinion),
         None => unknown(node),
