@@ -10,3 +10,4 @@ mod process_group;
 pub mod resource;
 #[cfg(test)]
 mod test_support;
+pub mod urgency;

@@ -6,6 +6,7 @@ mod change;
 mod completions;
 mod goal;
 mod history;
+mod keys;
 mod shown;
 mod wait;
 
@@ -67,6 +68,8 @@ pub(crate) enum Cmd {
     History(history::HistoryArgs),
     /// Show what happened on this node
     Events(history::EventsArgs),
+    /// Make the keys that heartbeats are sealed with, and roll them
+    Keys(keys::KeysArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -90,6 +93,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let place = cli.place;
     match cli.command {
         Cmd::Completions(args) => Ok(completions::print(&args)),
+        Cmd::Keys(args) => keys::keys(&args),
         command => in_runtime(async {
             let client = Client::new(place.socket_path());
             match command {
@@ -105,7 +109,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Clear(args) => change::clear(&client, args).await,
                 Cmd::History(args) => history::history(&client, &args).await,
                 Cmd::Events(args) => history::events(&client, &args).await,
-                Cmd::Completions(_) => Ok(Exit::Done),
+                Cmd::Completions(_) | Cmd::Keys(_) => Ok(Exit::Done),
             }
         }),
     }
