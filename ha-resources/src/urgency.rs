@@ -15,7 +15,8 @@ const PRIORITY: libc::c_int = 1;
 pub fn make_thread_urgent() -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: the parameter is initialised and outlives the call, which only reads it; 0 names the calling thread.
-    let answer = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameter) };
+    let answer =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameter) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -107,8 +107,7 @@ impl Served {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let alpha = Arc::new(Alpha { events: broadcast::channel(16).0, asked: Mutex::new(Vec::new()) });
-        let options =
-            SocketOptions { path: dir.path().join("run/ha.sock"), mode: 0o660, group: None, operators: None };
+        let options = SocketOptions { path: dir.path().join("run/ha.sock"), mode: 0o660, group: None, operators: None };
         let server = tokio::spawn(serve(&options, alpha.clone()).unwrap());
         Served { dir, alpha, server }
     }
@@ -154,8 +153,22 @@ async fn every_malformed_request_gets_a_status_a_code_and_words() {
         ("POST", "/v1/command", "", "400", ErrorCode::Malformed, "EOF"),
         ("POST", "/v1/command", "{", "400", ErrorCode::Malformed, "EOF"),
         ("POST", "/v1/command", "[]", "400", ErrorCode::Malformed, "body is not what was expected"),
-        ("POST", "/v1/command", r#"{"command":{"what":"explode"}}"#, "400", ErrorCode::Malformed, "unknown variant `explode`"),
-        ("POST", "/v1/command", r#"{"command":{"what":"drain","who":1}}"#, "400", ErrorCode::Malformed, "unknown field `who`"),
+        (
+            "POST",
+            "/v1/command",
+            r#"{"command":{"what":"explode"}}"#,
+            "400",
+            ErrorCode::Malformed,
+            "unknown variant `explode`",
+        ),
+        (
+            "POST",
+            "/v1/command",
+            r#"{"command":{"what":"drain","who":1}}"#,
+            "400",
+            ErrorCode::Malformed,
+            "unknown field `who`",
+        ),
         (
             "POST",
             "/v1/command",
@@ -164,7 +177,14 @@ async fn every_malformed_request_gets_a_status_a_code_and_words() {
             ErrorCode::Malformed,
             "hierarchy name \\\"a b\\\" is not valid",
         ),
-        ("POST", "/v1/command", r#"{"command":{"what":{"stop":{"hierarchy":"web"}}}}"#, "409", ErrorCode::NotNow, "quarantine"),
+        (
+            "POST",
+            "/v1/command",
+            r#"{"command":{"what":{"stop":{"hierarchy":"web"}}}}"#,
+            "409",
+            ErrorCode::NotNow,
+            "quarantine",
+        ),
         ("POST", "/v1/reload", r#"{"apply":"maybe"}"#, "400", ErrorCode::Malformed, "expected `plan` or `apply`"),
         ("POST", "/v1/reload", r#"{"apply":"plan"}"#, "422", ErrorCode::BadConfiguration, "web.ron:3:5"),
         ("GET", "/v1/command", "", "405", ErrorCode::WrongMethod, "expected POST"),
@@ -287,9 +307,11 @@ fn arbitrary_bodies_are_answered_and_never_end_the_server() {
     ];
     runner
         .run(&body, |body| {
-            let mut request =
-                format!("POST /v1/command HTTP/1.1\r\nhost: ha\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len())
-                    .into_bytes();
+            let mut request = format!(
+                "POST /v1/command HTTP/1.1\r\nhost: ha\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            )
+            .into_bytes();
             request.extend_from_slice(&body);
             let answer = runtime.block_on(served.raw(&request, End::LeftToServer));
             prop_assert!(answer.starts_with("HTTP/1.1 "), "{answer}");

@@ -112,16 +112,24 @@ fn retire(file: &Path) -> Result<Exit, Failure> {
     let mut ring = read(file)?;
     let old: Vec<KeyId> = ring.ids().filter(|id| *id != ring.sending()).collect();
     if let Some(newer) = old.iter().find(|id| follows(**id, ring.sending())) {
-        return Err(Failure::new(Exit::Refused, format!("key {newer} is newer than the one for sending, {}", ring.sending()))
-            .help(format!("second step first: `ha keys roll {} --activate`", file.display())));
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("key {newer} is newer than the one for sending, {}", ring.sending()),
+        )
+        .help(format!("second step first: `ha keys roll {} --activate`", file.display())));
     }
     for id in &old {
         ring.remove(*id).map_err(|e| Failure::new(Exit::Refused, e))?;
     }
     write(file, &ring)?;
     let old: Vec<String> = old.iter().map(ToString::to_string).collect();
-    let what = if old.is_empty() { "there was nothing to remove".to_owned() } else { format!("removed: {}", old.join(", ")) };
-    say(format!("key {} is the only one; {what}\nnext: copy {} to every node, `ha reload` on each\n", ring.sending(), file.display()))?;
+    let what =
+        if old.is_empty() { "there was nothing to remove".to_owned() } else { format!("removed: {}", old.join(", ")) };
+    say(format!(
+        "key {} is the only one; {what}\nnext: copy {} to every node, `ha reload` on each\n",
+        ring.sending(),
+        file.display()
+    ))?;
     Ok(Exit::Done)
 }
 

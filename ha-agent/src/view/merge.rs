@@ -112,12 +112,7 @@ fn hierarchy(name: &HierarchyName, local: &Snapshot, views: &BTreeMap<&NodeName,
     }
 }
 
-fn says(
-    node: &NodeName,
-    name: &HierarchyName,
-    local: &Snapshot,
-    views: &BTreeMap<&NodeName, &Snapshot>,
-) -> Says {
+fn says(node: &NodeName, name: &HierarchyName, local: &Snapshot, views: &BTreeMap<&NodeName, &Snapshot>) -> Says {
     let at_home = view_of(local, name);
     if let Some(view) = views.get(node) {
         return of_itself(node, view, view_of(view, name), at_home);
