@@ -3,10 +3,23 @@
 //! Decides what a valid hierarchy is. Leaves to `ha-resources`, or to an embedder, what kinds of resources, claims and
 //! probes there are (`Kinds`), and to [`crate::recovery`] what is done with them.
 
+mod builder;
+mod fields;
+mod graph;
 mod model;
+mod outline;
 mod plan;
+mod read;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use builder::{HierarchyBuilder, HierarchyError, ResourceBuilder};
+pub use fields::{Fields, Value, read_value};
 
 pub use model::{
     Failback, Fingerprint, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceSpec, Timeouts,
 };
 pub use plan::{Change, Plan};
+pub use read::{Kinds, Loaded, Reading, read_directory, read_sources};
+pub use source::{Diagnostics, Problem, Severity, Source};

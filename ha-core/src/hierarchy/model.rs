@@ -38,7 +38,7 @@ pub struct ResourceSpec {
     pub timeouts: Timeouts,
     /// How it is watched.
     pub monitor: Monitor,
-    /// Changes when anything in the resource's own definition does but its `timeouts`, `monitor` and `requires`, which
+    /// Changes when anything in the resource's own definition does but its `timeouts`, `monitoring` and `requires`, which
     /// can be changed while it runs.
     pub fingerprint: Fingerprint,
 }
