@@ -1,6 +1,8 @@
 //! How long it takes, and how many transfers, to own 1, 100 and 1,000 hierarchies of a lock area (on a device in memory, so
 //! what is measured is the protocol's own work).
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to say")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;

@@ -348,7 +348,7 @@ pub async fn verify(device: &dyn BlockDevice) -> Result<Vec<Finding>, AdminError
             Slot::decode(slots.get(at..at + block).unwrap_or(&[]), &header, i).err()
         };
         let place = |copy| (Place::Slot(node.clone(), copy), header.slot_at(i, copy));
-        note(&mut findings, [check(Copy2::A), check(Copy2::B)], place);
+        note(&mut findings, &[check(Copy2::A), check(Copy2::B)], place);
         let planes = [plane(device, &header, i, Copy2::A).await?, plane(device, &header, i, Copy2::B).await?];
         for number in 0..header.hierarchies {
             let check = |copy: Copy2| {
@@ -357,13 +357,13 @@ pub async fn verify(device: &dyn BlockDevice) -> Result<Vec<Finding>, AdminError
                 Record::decode(bytes, &header, i, number).err()
             };
             let place = |copy| (Place::Record(node.clone(), number, copy), header.record_at(i, copy, number));
-            note(&mut findings, [check(Copy2::A), check(Copy2::B)], place);
+            note(&mut findings, &[check(Copy2::A), check(Copy2::B)], place);
         }
     }
     Ok(findings)
 }
 
-fn note(findings: &mut Vec<Finding>, errors: [Option<BlockError>; 2], place: impl Fn(Copy2) -> (Place, u64)) {
+fn note(findings: &mut Vec<Finding>, errors: &[Option<BlockError>; 2], place: impl Fn(Copy2) -> (Place, u64)) {
     for copy in Copy2::BOTH {
         let (this, other) = (&errors[copy.index()], &errors[copy.other().index()]);
         // Blocks that were never written are as they should be.

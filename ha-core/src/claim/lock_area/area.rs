@@ -212,9 +212,8 @@ impl LockArea {
 
     /// Says goodbye, so that the others need not wait. Refused while this node owns anything.
     pub async fn leave(&self) -> Result<(), Refusal> {
-        match self.ask(Request::Leave).await? {
-            Answer::Refused(refusal) => return Err(refusal),
-            _ => {}
+        if let Answer::Refused(refusal) = self.ask(Request::Leave).await? {
+            return Err(refusal);
         }
         // The goodbye is on disk when the lease is given up.
         let mut news = self.news.clone();

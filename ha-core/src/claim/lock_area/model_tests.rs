@@ -290,6 +290,7 @@ impl State {
 }
 
 impl Node {
+    #[expect(clippy::needless_pass_by_value, reason = "it is taken, never looked at again")]
     fn go(&mut self, next: Next, write: At) {
         self.at = match next {
             Next::Write => {
@@ -300,8 +301,7 @@ impl Node {
                 self.rounds += 1;
                 At::Slots
             }
-            Next::Again { .. } => At::Idle,
-            Next::Done(_) => At::Idle,
+            Next::Again { .. } | Next::Done(_) => At::Idle,
         };
     }
 }

@@ -21,6 +21,7 @@ pub struct LeaseTiming {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to what is read")]
 struct RawTiming {
     renew_ms: u32,
     deadline_ms: u32,
@@ -151,7 +152,7 @@ impl LeaseTiming {
 
     /// How long one transfer of the lease may take before it is tried again: derived, so that two tries fit into a lease.
     pub fn io_bound(self) -> Duration {
-        (self.deadline() - self.renew()) / 2
+        Duration::from_millis(u64::from(self.deadline - self.renew)) / 2
     }
 
     /// The longest pause after losing against a higher ballot, on the given try: derived, doubling up to `deadline`.
