@@ -3,6 +3,7 @@
 mod cgroup;
 mod child;
 mod command;
+pub mod fence;
 mod log_file;
 mod mounts;
 mod proc;

@@ -47,9 +47,7 @@ impl Storage {
 
     /// Something that runs until it is ended, with the mounted filesystem as its directory.
     fn user(&self, script: &str) -> User {
-        let child =
-            Command::new("sh").args(["-c", script]).current_dir(self.at()).stdin(Stdio::null()).spawn().unwrap();
-        User(child)
+        User::run(Command::new("sh").args(["-c", script]).current_dir(self.at()))
     }
 }
 
