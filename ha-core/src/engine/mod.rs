@@ -105,6 +105,7 @@ struct Lease {
     until: Option<Time>,
     length: Duration,
     trouble: Option<String>,
+    lapsed: u64,
     channel: Option<ChannelName>,
     members: BTreeSet<HierarchyName>,
 }
@@ -562,6 +563,10 @@ impl Engine {
         lease.until = news.until;
         lease.trouble.clone_from(&news.trouble);
         let is_good = news.until.is_some_and(|t| t > now);
+        // A lease that ran out and was entered anew proves nothing of what was held before.
+        let was_good = was_good && lease.lapsed == news.lapsed;
+        let renewed_after_lapse = lease.lapsed != news.lapsed;
+        lease.lapsed = news.lapsed;
         if let Some(until) = news.until.filter(|_| is_good) {
             lease.length = lease.length.max(now.until(until));
         }
@@ -591,6 +596,13 @@ impl Engine {
         }
         if is_good != was_good {
             for member in members {
+                if renewed_after_lapse {
+                    self.with_life(&member, |life, around, now, out| {
+                        if life.holds() {
+                            life.claim_lost("the lease ran out before it was renewed", around, now, out);
+                        }
+                    });
+                }
                 if is_good {
                     self.with_life(&member, |life, _, _, out| {
                         life.hurry();

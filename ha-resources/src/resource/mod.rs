@@ -2,6 +2,7 @@
 //!
 //! Each module decides how its kind is started, found again, watched and proven stopped. When to do which is the engine's.
 
+pub mod address;
 pub mod exec;
 pub mod filesystem;
 pub mod process;
