@@ -6,6 +6,7 @@ pub mod address;
 pub mod exec;
 pub mod filesystem;
 pub mod process;
+mod read;
 
 use std::path::PathBuf;
 

@@ -2,12 +2,15 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ha_core::driver::{Failed, Guarded, Watchdog};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -89,11 +92,11 @@ impl WardenClient {
         };
         link.number += 1;
         let guards = Guards { number: link.number, leases: leases.iter().map(Lease::from).collect() };
-        let mut line = serde_json::to_vec(&guards).map_err(io::Error::other)?;
-        line.push(b'\n');
+        let mut message = serde_json::to_vec(&guards).map_err(io::Error::other)?;
+        message.push(b'\n');
         let mut answer = String::new();
         let told = async {
-            stream.get_mut().write_all(&line).await?;
+            stream.get_mut().write_all(&message).await?;
             stream.read_line(&mut answer).await
         };
         tokio::time::timeout(ANSWER_WITHIN, told).await.map_err(|_| io::ErrorKind::TimedOut)??;
@@ -113,9 +116,13 @@ impl WardenClient {
 }
 
 impl Link {
-    /// Whether the warden is still there: nothing is to be read while nothing was asked.
+    /// Whether the warden is still there: nothing is to be read while nothing was asked. Asks the kernel itself, since what
+    /// tokio knows of the stream is as old as its last turn.
     fn is_alive(&self) -> bool {
-        let idle = |stream: &BufReader<UnixStream>| matches!(stream.get_ref().try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        let idle = |stream: &BufReader<UnixStream>| {
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            recv(stream.get_ref().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+        };
         self.stream.as_ref().is_some_and(idle)
     }
 }

@@ -14,15 +14,13 @@ use ha_core::name::HierarchyName;
 use ha_core::time::Time;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::{Guards, Lease, OnExpiry, Received, Settings};
-use crate::{proc, process_group};
+use crate::{proc, process_group, urgency};
 
 /// No line from an agent is longer, in bytes: some ten thousand leases.
 const LINE_LIMIT: usize = 16 << 20;
@@ -68,22 +66,18 @@ struct Entry {
 }
 
 /// The moment on the boot-time clock.
-pub(super) fn now() -> io::Result<Time> {
+pub(super) fn boot_time() -> io::Result<Time> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
     Ok(Time(now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()))
 }
 
 /// Not being paged out, not waiting behind others, not being chosen when memory ends: as far as it is allowed.
 fn stand_firm() {
-    if let Err(e) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+    if let Err(e) = urgency::keep_in_memory() {
         eprintln!("warden: its memory cannot be locked: {e}");
     }
-    let priority = libc::sched_param { sched_priority: 10 };
-    // SAFETY: the pointer leads to a live structure; 0 names the calling thread, the only one.
-    let result =
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const priority) };
-    if result != 0 {
-        eprintln!("warden: no real-time priority: {}", io::Error::last_os_error());
+    if let Err(e) = urgency::make_thread_urgent() {
+        eprintln!("warden: no real-time priority: {e}");
     }
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         eprintln!("warden: it may be ended when memory runs out: {e}");
@@ -115,22 +109,25 @@ impl Warden {
             agents: BTreeMap::new(),
             next_agent: 0,
             guarded: BTreeMap::new(),
-            idle_since: now()?,
+            idle_since: boot_time()?,
         })
     }
 
     fn run(mut self) -> io::Result<()> {
         loop {
-            let now = now()?;
+            let now = boot_time()?;
             self.expire(now);
-            if self.agents.is_empty() && self.guarded.is_empty() {
-                if now >= self.idle_since + self.settings.idle_for {
-                    return Ok(());
-                }
-            } else {
+            let needed = !self.agents.is_empty() || !self.guarded.is_empty();
+            if needed {
                 self.idle_since = now;
+            } else if now >= self.idle_since + self.settings.idle_for {
+                return Ok(());
             }
             self.wait(now)?;
+            if needed {
+                // If the agent left meanwhile, it was needed until this moment.
+                self.idle_since = boot_time()?;
+            }
         }
     }
 
@@ -268,7 +265,7 @@ fn end(hierarchy: &HierarchyName, entry: &mut Entry, settings: &Settings, now: T
 impl Agent {
     /// The whole lines that have come; an error when there will be no more.
     fn lines(&mut self) -> io::Result<Vec<Vec<u8>>> {
-        let mut buffer = [0; 65536];
+        let mut buffer = [0; 8192];
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

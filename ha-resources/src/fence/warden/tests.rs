@@ -1,4 +1,4 @@
-use super::process::now;
+use super::process::boot_time as now;
 use super::*;
 use crate::proc::{ProcessId, Stat};
 use crate::test_support::until;

@@ -1,0 +1,296 @@
+//! Processes, commands and filesystems as they stand in a hierarchy file.
+//!
+//! Decides how each is written, and that every mistake is told at its place. Leaves `name`, `requires`, time-outs and the
+//! monitor's times to the hierarchy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ha_core::hierarchy::{Fields, Value};
+use ha_core::time::Span;
+use nix::sys::signal::Signal;
+
+use super::exec::ExecSpec;
+use super::filesystem::{FilesystemSpec, Fsck, MountPoint};
+use super::process::{Check, FoundOn, ProcessSpec, Ready};
+
+const COMMAND: &str = "a list of a program and its arguments, such as [\"/usr/bin/app\", \"--port\", \"80\"]";
+const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:80\"";
+
+impl ProcessSpec {
+    /// Reads the fields of `Process(…)`. `None` if something is wrong, which was reported.
+    ///
+    /// ```ron
+    /// Process(
+    ///     name: "app",
+    ///     command: ["/usr/bin/app", "--port", "80"],
+    ///     env: {"COLOUR": "green"},
+    ///     directory: "/srv",
+    ///     user: "www-data",
+    ///     stop_signal: "TERM",
+    ///     ready: Tcp("127.0.0.1:80"),      // or Executed, or After("2s")
+    ///     check: Tcp("127.0.0.1:80"),      // or Command(["/usr/bin/app", "--check"])
+    ///     found_on: Node,                  // or Hierarchy: on a filesystem of the hierarchy
+    /// )
+    /// ```
+    pub fn read(fields: &mut Fields<'_>) -> Option<ProcessSpec> {
+        let command = command(fields, "command", Presence::Required);
+        let env = fields.value("env").map_or(Some(BTreeMap::new()), environment);
+        let directory = fields.or("directory", "a directory", PathBuf::from("/"));
+        let user = fields.optional("user", "the name of a user");
+        let stop_signal = fields.value("stop_signal").map_or(Some(Signal::SIGTERM), signal);
+        let ready = fields.value("ready").map_or(Some(Ready::Executed), ready);
+        let check = fields.value("check").map_or(Some(None), |value| check(value).map(Some));
+        let found_on = fields.value("found_on").map_or(Some(FoundOn::Node), |value| {
+            choice(value, "place", &[("Node", FoundOn::Node), ("Hierarchy", FoundOn::Hierarchy)])
+        });
+        Some(ProcessSpec {
+            command: command?,
+            env: env?,
+            directory,
+            user,
+            stop_signal: stop_signal?,
+            ready: ready?,
+            check: check?,
+            found_on: found_on?,
+        })
+    }
+}
+
+impl ExecSpec {
+    /// Reads the fields of `Exec(…)`. `None` if something is wrong, which was reported.
+    ///
+    /// ```ron
+    /// Exec(name: "x", start: ["x-up"], stop: ["x-down"], monitor: ["x-look"], kill: ["x-kill"])
+    /// ```
+    pub fn read(fields: &mut Fields<'_>) -> Option<ExecSpec> {
+        let start = command(fields, "start", Presence::Required);
+        let stop = command(fields, "stop", Presence::Required);
+        let monitor = command(fields, "monitor", Presence::Required);
+        let kill = command(fields, "kill", Presence::Optional);
+        Some(ExecSpec { start: start?, stop: stop?, monitor: monitor?, kill })
+    }
+}
+
+impl FilesystemSpec {
+    /// Reads the fields of `Filesystem(…)`. `None` if something is wrong, which was reported.
+    ///
+    /// ```ron
+    /// Filesystem(
+    ///     name: "data",
+    ///     device: "/dev/disk/by-id/…-part1",
+    ///     at: "/srv/web",
+    ///     fstype: "ext4",
+    ///     options: ["noatime"],
+    ///     fsck: Preen,                     // or Never, or Force
+    ///     mount_point: Existing,           // or Created
+    /// )
+    /// ```
+    pub fn read(fields: &mut Fields<'_>) -> Option<FilesystemSpec> {
+        let device: Option<String> = fields.required("device", "a block device, or what else mount(8) takes as source");
+        let at: Option<PathBuf> = fields.required("at", "the mount point");
+        let fstype: Option<String> = fields.required("fstype", "the filesystem's type, such as \"ext4\"");
+        let options: Vec<String> = fields.or("options", "a list of mount options, such as [\"noatime\"]", Vec::new());
+        let fsck = fields.value("fsck").map_or(Some(None), |value| {
+            choice(value, "check", &[("Never", Fsck::Never), ("Preen", Fsck::Preen), ("Force", Fsck::Force)]).map(Some)
+        });
+        let mount_point = fields.value("mount_point").map_or(Some(MountPoint::Existing), |value| {
+            choice(value, "mount point", &[("Existing", MountPoint::Existing), ("Created", MountPoint::Created)])
+        });
+        let at = at?;
+        // The kernel shows mount points in one way of writing only, and they are found again by it.
+        let plain: PathBuf = at.components().collect();
+        if !at.is_absolute() || plain.components().any(|part| part == std::path::Component::ParentDir) {
+            fields.problem("at", "a mount point is a whole path, from / on, without `..`", None);
+            return None;
+        }
+        Some(FilesystemSpec {
+            device: device?,
+            at: plain,
+            fstype: fstype?,
+            options,
+            fsck: fsck?,
+            mount_point: mount_point?,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Presence {
+    Required,
+    Optional,
+}
+
+fn command(fields: &mut Fields<'_>, key: &'static str, presence: Presence) -> Option<Vec<String>> {
+    let value = match presence {
+        Presence::Required => fields.required_value(key, COMMAND),
+        Presence::Optional => fields.value(key),
+    };
+    words(value?)
+}
+
+fn words(value: Value<'_>) -> Option<Vec<String>> {
+    let words: Vec<String> = value.read(COMMAND)?;
+    if words.first().is_none_or(String::is_empty) {
+        value.problem(&format!("there is no program: expected {COMMAND}"), None);
+        return None;
+    }
+    Some(words)
+}
+
+fn environment(value: Value<'_>) -> Option<BTreeMap<String, String>> {
+    let expected = "a map of names and texts, such as {\"COLOUR\": \"green\"}";
+    let entries = value.entries(expected)?;
+    let read = entries.into_iter().map(|(key, value)| {
+        let name: Option<String> = key.read("a name");
+        let text: Option<String> = value.read("a text");
+        let name = name?;
+        if name.is_empty() || name.contains(['=', '\0']) || name.starts_with("HA_") {
+            key.problem(
+                &format!("{name:?} cannot be set: a name has no `=` in it, and `HA_…` is what the agent tells"),
+                None,
+            );
+            return None;
+        }
+        Some((name, text?))
+    });
+    // All of them are read before one that is wrong ends it: every mistake is told.
+    read.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn signal(value: Value<'_>) -> Option<Signal> {
+    let expected = "the name of a signal, such as \"TERM\" or \"QUIT\"";
+    let name: String = value.read(expected)?;
+    let whole = if name.starts_with("SIG") { name.clone() } else { format!("SIG{name}") };
+    let signal = whole.parse().ok();
+    if signal.is_none() {
+        value.problem(&format!("there is no signal {name:?}: expected {expected}"), None);
+    }
+    signal
+}
+
+fn ready(value: Value<'_>) -> Option<Ready> {
+    let (name, mut inner) = value.variant("Executed, After(…) or Tcp(…)")?;
+    let ready = match name {
+        "Executed" => Some(Ready::Executed),
+        "After" => inner.only_or("time", "a length of time, such as \"2s\"").map(|Span(time)| Ready::After(time)),
+        "Tcp" => inner.only_or::<SocketAddr>("address", ADDRESS).map(Ready::Tcp),
+        _ => {
+            value.unknown_name("way to be ready", name, &["Executed", "After", "Tcp"]);
+            return None;
+        }
+    };
+    inner.finish();
+    ready
+}
+
+fn check(value: Value<'_>) -> Option<Check> {
+    let (name, mut inner) = value.variant("Tcp(…) or Command(…)")?;
+    let check = match name {
+        "Tcp" => inner.only_or::<SocketAddr>("address", ADDRESS).map(Check::Tcp),
+        "Command" => match inner.only() {
+            Some(value) => words(value).map(Check::Command),
+            None => command(&mut inner, "command", Presence::Required).map(Check::Command),
+        },
+        _ => {
+            value.unknown_name("check", name, &["Tcp", "Command"]);
+            return None;
+        }
+    };
+    inner.finish();
+    check
+}
+
+/// One of several names without anything behind them.
+fn choice<T: Copy>(value: Value<'_>, what: &str, choices: &[(&str, T)]) -> Option<T> {
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    let (name, inner) = value.variant(&names.join(", "))?;
+    inner.finish();
+    let chosen = choices.iter().find(|(known, _)| *known == name).map(|(_, choice)| *choice);
+    if chosen.is_none() {
+        value.unknown_name(what, name, &names);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ha_core::hierarchy::{Source, read_value};
+    use std::time::Duration;
+
+    fn read<T>(text: &str, read: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> (Option<T>, String) {
+        let source = Source::new("web.ron", text);
+        let (found, diagnostics) = read_value(&source, |value| {
+            let (_, mut fields) = value.variant("a resource")?;
+            let found = read(&mut fields);
+            fields.finish();
+            found
+        });
+        (found, diagnostics.to_string())
+    }
+
+    #[test]
+    fn a_process_is_read_with_all_it_may_have() {
+        let text = r#"Process(
+            command: ["/usr/bin/app", "--port", "80"], env: {"COLOUR": "green"}, directory: "/srv", user: "www-data",
+            stop_signal: "QUIT", ready: Tcp("127.0.0.1:80"), check: Command(["/usr/bin/app", "check"]), found_on: Hierarchy,
+        )"#;
+        let (found, said) = read(text, ProcessSpec::read);
+        assert_eq!(said, "");
+        let expected = ProcessSpec {
+            env: [("COLOUR".to_owned(), "green".to_owned())].into(),
+            directory: PathBuf::from("/srv"),
+            user: Some("www-data".to_owned()),
+            stop_signal: Signal::SIGQUIT,
+            ready: Ready::Tcp("127.0.0.1:80".parse().unwrap()),
+            check: Some(Check::Command(vec!["/usr/bin/app".to_owned(), "check".to_owned()])),
+            found_on: FoundOn::Hierarchy,
+            ..ProcessSpec::new(["/usr/bin/app", "--port", "80"])
+        };
+        assert_eq!(found, Some(expected));
+        let (found, said) = read(r#"Process(command: ["app"], ready: After("2s"))"#, ProcessSpec::read);
+        assert_eq!(said, "");
+        let expected = ProcessSpec { ready: Ready::After(Duration::from_secs(2)), ..ProcessSpec::new(["app"]) };
+        assert_eq!(found, Some(expected));
+    }
+
+    #[test]
+    fn every_mistake_in_a_process_is_told_at_once() {
+        let text = r#"Process(command: [], env: {"HA_NODE": "x", "A": "1", "A": "2"}, stop_signal: "TREM",
+            ready: Tcp("localhost"), check: Tpc("127.0.0.1:80"), usr: "nobody")"#;
+        let (found, said) = read(text, ProcessSpec::read);
+        assert_eq!(found, None);
+        for expected in ["no program", "HA_NODE", "here twice", "TREM", "localhost", "`Tpc`", "did you mean `user`?"] {
+            assert!(said.contains(expected), "{expected} is missing in {said}");
+        }
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let (found, said) = read(r#"Exec(start: ["up"], stop: ["down"], monitor: ["look", "-q"])"#, ExecSpec::read);
+        assert_eq!(said, "");
+        let list = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let expected =
+            ExecSpec { start: list(&["up"]), stop: list(&["down"]), monitor: list(&["look", "-q"]), kill: None };
+        assert_eq!(found, Some(expected));
+        let (found, said) = read(r#"Exec(start: ["up"], monitor: [""])"#, ExecSpec::read);
+        assert_eq!(found, None);
+        assert!(said.contains("has no field `stop`") && said.contains("no program"), "{said}");
+    }
+
+    #[test]
+    fn a_filesystem_is_read_and_its_place_is_a_whole_path() {
+        let text =
+            r#"Filesystem(device: "/dev/vdb1", at: "/srv/web/", fstype: "ext4", options: ["noatime"], fsck: Force)"#;
+        let (found, said) = read(text, FilesystemSpec::read);
+        assert_eq!(said, "");
+        let found = found.unwrap();
+        assert_eq!((found.at.to_str(), found.fsck), (Some("/srv/web"), Some(Fsck::Force)));
+        let text = r#"Filesystem(device: "/dev/vdb1", at: "srv/../web", fstype: "ext4", fsck: Always)"#;
+        let (found, said) = read(text, FilesystemSpec::read);
+        assert_eq!(found, None);
+        assert!(said.contains("whole path") && said.contains("`Always`"), "{said}");
+    }
+}
