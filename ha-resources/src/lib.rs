@@ -4,6 +4,7 @@ mod cgroup;
 mod child;
 mod command;
 pub mod fence;
+pub mod kinds;
 mod log_file;
 mod mounts;
 mod proc;

@@ -1,0 +1,101 @@
+//! The kinds that hierarchy files may name.
+//!
+//! Decides which there are. Leaves the fields of each to its own module, and what a lock area is to whoever configures it.
+
+use std::sync::Arc;
+
+use ha_core::hierarchy::{Fields, Kinds};
+use ha_core::name::LockAreaName;
+use ha_core::{Probe, Resource};
+
+use crate::resource::Directories;
+use crate::resource::address::{Address, AddressSpec};
+use crate::resource::exec::{Exec, ExecSpec};
+use crate::resource::filesystem::{Filesystem, FilesystemSpec};
+use crate::resource::process::{Process, ProcessSpec};
+
+/// All kinds of this crate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Builtin;
+
+/// A resource as it was read.
+#[derive(Clone, Debug)]
+pub enum ResourceDefinition {
+    /// A program.
+    Process(ProcessSpec),
+    /// Commands of the user's.
+    Exec(ExecSpec),
+    /// A mount.
+    Filesystem(FilesystemSpec),
+    /// A service address.
+    Address(AddressSpec),
+}
+
+impl ResourceDefinition {
+    /// The resource itself.
+    pub fn build(self, directories: &Directories) -> Arc<dyn Resource> {
+        match self {
+            ResourceDefinition::Process(spec) => Arc::new(Process::new(spec, directories.clone())),
+            ResourceDefinition::Exec(spec) => Arc::new(Exec::new(spec, directories.clone())),
+            ResourceDefinition::Filesystem(spec) => Arc::new(Filesystem::new(spec)),
+            ResourceDefinition::Address(spec) => Arc::new(Address::new(spec)),
+        }
+    }
+}
+
+/// A claim as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimDefinition {
+    /// A lease in the lock area of this name.
+    LockArea(LockAreaName),
+}
+
+/// A probe as it was read.
+#[derive(Clone, Debug)]
+pub enum ProbeDefinition {}
+
+impl ProbeDefinition {
+    /// The probe itself.
+    pub fn build(self) -> Arc<dyn Probe> {
+        match self {}
+    }
+}
+
+impl Kinds for Builtin {
+    type Resource = ResourceDefinition;
+    type Claim = ClaimDefinition;
+    type Probe = ProbeDefinition;
+
+    fn resource_kinds(&self) -> &[&'static str] {
+        &["Process", "Exec", "Filesystem", "Address"]
+    }
+
+    fn claim_kinds(&self) -> &[&'static str] {
+        &["LockArea"]
+    }
+
+    fn probe_kinds(&self) -> &[&'static str] {
+        &[]
+    }
+
+    fn resource(&self, kind: &str, fields: &mut Fields<'_>) -> Option<ResourceDefinition> {
+        match kind {
+            "Process" => ProcessSpec::read(fields).map(ResourceDefinition::Process),
+            "Exec" => ExecSpec::read(fields).map(ResourceDefinition::Exec),
+            "Filesystem" => FilesystemSpec::read(fields).map(ResourceDefinition::Filesystem),
+            "Address" => AddressSpec::read(fields).map(ResourceDefinition::Address),
+            _ => None,
+        }
+    }
+
+    fn claim(&self, kind: &str, fields: &mut Fields<'_>) -> Option<ClaimDefinition> {
+        match kind {
+            "LockArea" => fields.only_or("name", "the name of a lock area of agent.ron").map(ClaimDefinition::LockArea),
+            _ => None,
+        }
+    }
+
+    fn probe(&self, _: &str, _: &mut Fields<'_>) -> Option<ProbeDefinition> {
+        None
+    }
+}
