@@ -438,6 +438,9 @@ impl Engine {
     /// Keeps what depends on a life's state in step with it: timers, the queue, the guard, the announcement.
     fn mind(&mut self, name: &HierarchyName) {
         let Some(entry) = self.entries.get_mut(name) else { return };
+        if entry.life.take_turned() {
+            self.dirty.insert(name.clone());
+        }
         let key = TimerKey::Hierarchy(name.clone());
         match entry.life.next_deadline() {
             Some(at) => self.timers.set(key, at),

@@ -105,6 +105,8 @@ pub(crate) struct Life {
     /// There is room for one more recovery on this node: the resources may start.
     pub(crate) may_start: bool,
     inspecting: Option<OpId>,
+    /// The phase is another one than when mastership was last judged.
+    turned: bool,
     pub(crate) timers: Timers<LifeTimer>,
 }
 
@@ -134,6 +136,7 @@ impl Life {
             adopted: false,
             may_start: false,
             inspecting: None,
+            turned: false,
             timers: Timers::default(),
         }
     }
@@ -206,13 +209,20 @@ impl Life {
 
     pub(super) fn enter(&mut self, phase: Phase, why: &str, now: Time, out: &mut Out) {
         let before = self.announced_phase();
+        let kind = self.kind();
         self.may_start &= phase == Phase::Starting;
         self.phase = phase;
         self.detail = Some(why.to_owned());
+        self.turned |= self.kind() != kind;
         if self.announced_phase() != before {
             self.since = now;
             out.record(Happened::Phase { phase: self.announced_phase(), why: why.to_owned() });
         }
+    }
+
+    /// Whether the phase changed since this was last asked: mastership is to be judged anew.
+    pub(crate) fn take_turned(&mut self) -> bool {
+        std::mem::take(&mut self.turned)
     }
 
     /// As it is announced: does not change as time goes by.
