@@ -476,7 +476,12 @@ impl Cluster {
                     Err(unreachable())
                 } else if let Some(holder) = taken {
                     let epoch = truth.epoch;
-                    Err(Refusal::Held { holder, epoch, why: "its lease is good".to_owned(), retry_at: Some(truth.until) })
+                    Err(Refusal::Held {
+                        holder,
+                        epoch,
+                        why: "its lease is good".to_owned(),
+                        retry_at: Some(truth.until),
+                    })
                 } else {
                     let stands = truth.holder.as_ref().is_some_and(|(_, e)| Some(*e) == request.adopt);
                     if !stands {
@@ -491,9 +496,11 @@ impl Cluster {
             }
             News::Inspect { hierarchy, op } => {
                 let truth = self.truths.entry(hierarchy.clone()).or_default();
-                let holder = truth.holder.as_ref().filter(|_| truth.until > now).map(|(holder, _)| {
-                    if holder == me { Holder::Me } else { Holder::Node(holder.clone()) }
-                });
+                let holder = truth
+                    .holder
+                    .as_ref()
+                    .filter(|_| truth.until > now)
+                    .map(|(holder, _)| if holder == me { Holder::Me } else { Holder::Node(holder.clone()) });
                 let holding = Holding { holder, epoch: truth.epoch, failures: truth.failures };
                 Input::Inspected { hierarchy, op, answer: if cut { Err(unreachable()) } else { Ok(holding) } }
             }
