@@ -1,7 +1,10 @@
 //! Everything that touches a kernel or a program, behind the traits of `ha-core`.
 
 mod cgroup;
+pub mod channel;
 mod child;
+pub mod claim;
+pub mod clock;
 mod command;
 pub mod fence;
 pub mod kinds;
