@@ -38,6 +38,9 @@ const UPHOLD_EVERY: Duration = Duration::from_secs(1);
 /// A claim that could not be proven is tried again after this.
 const UPHOLD_AGAIN: Duration = Duration::from_millis(250);
 
+/// A clock set back needs one new incarnation; two agents with one name would need ever more.
+const REINCARNATIONS: u32 = 3;
+
 /// What the engine needs to know of its node.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -129,6 +132,7 @@ pub struct Engine {
     requests: BTreeMap<u64, (CommandId, NodeName)>,
     parcels: BTreeMap<(NodeName, u64), u64>,
     next_request: u64,
+    reincarnations: u32,
     out: Out,
     effects: VecDeque<Effect>,
     now: Time,
@@ -157,6 +161,7 @@ impl Engine {
             requests: BTreeMap::new(),
             parcels: BTreeMap::new(),
             next_request: 0,
+            reincarnations: 0,
             out: Out::default(),
             effects: VecDeque::new(),
             now,
@@ -742,8 +747,15 @@ impl Engine {
                 }
             }
             ContactEvent::KnownAsLater { incarnation } => {
-                let next = Incarnation(incarnation.0 + 1);
+                let next = Incarnation(incarnation.0.saturating_add(1));
                 self.tell(None, Happened::Trouble { what: line });
+                self.reincarnations += 1;
+                if self.reincarnations > REINCARNATIONS {
+                    let what =
+                        "another agent speaks under the name of this node: this one falls silent; stop one of them";
+                    self.trouble("name".to_owned(), Some(what.to_owned()));
+                    return;
+                }
                 self.contact.reincarnate(self.now, next);
                 self.config.incarnation = next;
                 self.effects.push_back(Effect::Reincarnate(next));
