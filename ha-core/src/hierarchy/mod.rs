@@ -4,6 +4,8 @@
 //! probes there are (`Kinds`), and to [`crate::recovery`] what is done with them.
 
 mod builder;
+mod diagnostics;
+mod digest;
 mod fields;
 mod graph;
 mod model;
@@ -11,15 +13,18 @@ mod outline;
 mod plan;
 mod read;
 mod source;
+mod suggest;
 #[cfg(test)]
 mod tests;
+mod value;
 
-pub use builder::{HierarchyBuilder, HierarchyError, ResourceBuilder};
-pub use fields::{Fields, Value, read_value};
-
+pub use builder::{HierarchyBuilder, HierarchyError, HierarchyErrors, ResourceBuilder};
+pub use diagnostics::{Diagnostics, Problem, Related, Severity};
+pub use fields::Fields;
 pub use model::{
     Failback, Fingerprint, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceSpec, Timeouts,
 };
 pub use plan::{Change, Plan};
 pub use read::{Kinds, Loaded, Reading, read_directory, read_sources};
-pub use source::{Diagnostics, Problem, Severity, Source};
+pub use source::Source;
+pub use value::{Value, read_value};

@@ -39,8 +39,9 @@ impl Plan {
     /// Compares what is defined with what is to be.
     pub fn between(old: &[&Hierarchy], new: &[&Hierarchy]) -> Plan {
         let mut changes = BTreeMap::new();
+        let by_name: BTreeMap<&HierarchyName, &Hierarchy> = new.iter().map(|h| (&h.name, *h)).collect();
         for before in old {
-            let after = new.iter().find(|h| h.name == before.name);
+            let after = by_name.get(&before.name);
             changes.insert(before.name.clone(), after.map_or(Change::Removed, |after| compare(before, after)));
         }
         for after in new {
