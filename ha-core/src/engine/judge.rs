@@ -9,7 +9,14 @@ use crate::record::Happened;
 use crate::time::Time;
 
 pub(super) fn nothing_known() -> Judgement {
-    Judgement { standing: Standing::Excluded(Excluded::NotReady), facts: Vec::new(), best_other: None, better: None }
+    Judgement {
+        standing: Standing::Excluded(Excluded::NotReady),
+        facts: Vec::new(),
+        unfit: None,
+        able: Vec::new(),
+        best_other: None,
+        better: None,
+    }
 }
 
 impl Engine {

@@ -153,7 +153,11 @@ pub struct Judgement {
     pub standing: Standing,
     /// The facts that led to it, in order.
     pub facts: Vec<Fact>,
-    /// The best other node that is in contact and could serve it: where to hand it over to.
+    /// Why this node would not be eligible if it did not hold the claim. Set for an owner only.
+    pub unfit: Option<Excluded>,
+    /// The other nodes that are in contact and could serve it, the best first.
+    pub able: Vec<NodeName>,
+    /// The best of them: where to hand it over to.
     pub best_other: Option<NodeName>,
     /// Set for an owner: a node that ranks higher, is in contact and could serve it.
     pub better: Option<NodeName>,
@@ -174,9 +178,13 @@ pub fn standing(view: &View<'_>) -> Judgement {
     let best_other = usable.first().map(|n| (*n).clone());
     let my_rank = ranked.iter().position(|r| r.name == me).unwrap_or(usize::MAX);
     let better = best_other.clone().filter(|b| outranks(view, &ranked, b, my_rank));
+    let able: Vec<NodeName> = usable.iter().map(|n| (*n).clone()).collect();
+    let unfit = if view.own.holds { excluded(view, best_other.as_ref(), &mut Facts::default()) } else { None };
     let judge = |standing, facts: Facts| Judgement {
         standing,
         facts: facts.0,
+        unfit: unfit.clone(),
+        able: able.clone(),
         best_other: best_other.clone(),
         better: better.clone(),
     };

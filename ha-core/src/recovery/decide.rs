@@ -4,7 +4,7 @@ use super::life::{After, Decline, Life, LifeTimer, Phase};
 use super::table::{Step, Trigger};
 use super::{Around, Do, Out};
 use crate::hierarchy::Failback;
-use crate::mastership::Standing;
+use crate::mastership::{Excluded, Standing};
 use crate::name::{NodeName, Utility};
 use crate::record::Happened;
 use crate::time::Time;
@@ -54,12 +54,17 @@ impl Life {
     /// What the holder of the claim makes of what is wanted.
     pub(super) fn consider(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
         let directive = around.directive;
-        if directive.maintenance || self.step(Trigger::GiveUp) != Step::Stop {
+        if self.step(Trigger::GiveUp) != Step::Stop {
             return;
         }
         let best = around.judgement.best_other.clone();
         let by = &directive.by;
-        if directive.stopped {
+        if let Some(unfit) = around.judgement.unfit.as_ref().filter(|_| self.has_not_begun()) {
+            // Taken because it may have been this node's already, or because things changed while it was asked for.
+            self.give_up(best, &format!("won, but not to be served here: {unfit}"), around, now, out);
+        } else if directive.maintenance {
+            self.proceed(around, now, out);
+        } else if directive.stopped {
             self.give_up(None, &format!("stopped by {by}"), around, now, out);
         } else if let Some(why) = &directive.quarantined {
             self.give_up(None, &format!("in quarantine: {why}"), around, now, out);
@@ -67,6 +72,8 @@ impl Life {
             self.hand_over(best, "this node is being drained", around, now, out);
         } else if let (Some(why), Some(best)) = (around.standby, best.clone()) {
             self.hand_over(Some(best), &format!("this node is in standby: {why}"), around, now, out);
+        } else if let (Some(Excluded::NotListed), Some(best)) = (&around.judgement.unfit, best.clone()) {
+            self.hand_over(Some(best), "this node is not one of its nodes any more", around, now, out);
         } else if let Some(pin) = directive.pin.clone().filter(|p| around.judgement.better.as_ref() == Some(p)) {
             self.hand_over(Some(pin), &format!("moved by {by}"), around, now, out);
         } else if self.exhausted.is_some() && best.is_some() {

@@ -159,6 +159,11 @@ impl Life {
         matches!(self.phase, Phase::Claiming { .. } | Phase::Releasing { .. })
     }
 
+    /// The claim is held and nothing was done under it yet.
+    pub(super) fn has_not_begun(&self) -> bool {
+        self.phase == Phase::Starting && !self.may_start && !self.runs()
+    }
+
     /// There is room on this node: the resources may start.
     pub(crate) fn let_start(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
         self.may_start = true;
@@ -376,6 +381,11 @@ impl Life {
             self.stop_by_force(&format!("leftovers of a claim that cannot be proven: {refusal}"), around, now, out);
             return;
         }
+        if !transient {
+            // The storage answered: the claim is somebody else's, or nobody's.
+            self.suspect = false;
+            self.claim_trouble = None;
+        }
         let retry = self.longer_retry();
         let at = match &refusal {
             Refusal::Held { retry_at: Some(at), .. } => (*at).max(now + Duration::from_millis(1)),
@@ -405,9 +415,9 @@ impl Life {
         retry
     }
 
-    /// Something was heard that may change a refusal: ask again at once.
+    /// Something was heard that may change a refusal: ask again at once. Nothing that is heard mends the claim's storage.
     pub(crate) fn hurry(&mut self) {
-        if self.phase == Phase::Waiting && self.recalled.is_none() {
+        if self.phase == Phase::Waiting && self.recalled.is_none() && self.claim_trouble.is_none() {
             self.timers.cancel(&LifeTimer::Retry);
             self.retry = RETRY_FIRST;
         }
@@ -479,10 +489,12 @@ impl Life {
     }
 
     pub(super) fn rest(&mut self, why: &str, now: Time, out: &mut Out) {
-        for timer in
-            [LifeTimer::Settle, LifeTimer::ForcedStop, LifeTimer::Failback, LifeTimer::Unstick, LifeTimer::Retry]
-        {
+        for timer in [LifeTimer::Settle, LifeTimer::ForcedStop, LifeTimer::Failback, LifeTimer::Unstick] {
             self.timers.cancel(&timer);
+        }
+        if self.claim_trouble.is_none() {
+            // Else the timer is what looks at the claim's storage again.
+            self.timers.cancel(&LifeTimer::Retry);
         }
         let ran =
             self.held.take().is_some() || !matches!(self.phase, Phase::Out | Phase::Waiting | Phase::Claiming { .. });
@@ -618,7 +630,11 @@ impl Life {
                 self.works.advance_down(manner, now, out);
                 if self.works.all_down() && self.step(Trigger::AllDown) == Step::Release {
                     match after {
-                        After::Release { heir } => self.release(heir, now, out),
+                        After::Release { heir } => {
+                            // It may have died, or declined, while everything stopped here.
+                            let heir = heir.filter(|h| around.judgement.able.contains(h));
+                            self.release(heir, now, out);
+                        }
                         After::Lost => self.rest("everything is stopped", now, out),
                     }
                 }

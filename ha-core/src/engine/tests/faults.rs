@@ -1,1 +1,215 @@
-//! Scenarios of faults.
+//! Resources, probes and definitions that fail.
+
+use super::*;
+use crate::hierarchy::{Failback, Rank};
+
+#[test]
+fn a_crash_is_repaired_in_place_with_what_requires_it() {
+    let mut cluster = Cluster::serving(2);
+    cluster.forget_events();
+    let why = "exit status 1".to_owned();
+    let vip = ResourceName::new("vip").unwrap();
+    cluster.input(ALPHA, Input::WatchFired { hierarchy: hier("web"), resource: vip, why });
+    cluster.until("in service again", |c| c.serves(ALPHA, "web"));
+    let started: Vec<String> =
+        cluster.events(ALPHA, "web").into_iter().filter(|e| e.contains("started") || e.contains("stopped")).collect();
+    assert_eq!(
+        started,
+        ["server stopped in 10.0ms", "vip stopped in 10.0ms", "vip started in 20.0ms", "server started in 20.0ms"]
+    );
+}
+
+#[test]
+fn what_fails_again_and_again_fails_over_and_stays_there() {
+    let mut cluster = Cluster::serving(2);
+    cluster.fails(ALPHA, "server", Operation::Monitor);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    assert!(cluster.events(ALPHA, "web").iter().any(|e| e.starts_with("left to others for 10m")));
+    cluster.mend();
+    cluster.run(secs(700));
+    assert_eq!(cluster.places("web"), [BETA]);
+    assert_eq!(cluster.entry(ALPHA, "web").life.declined, None);
+}
+
+#[test]
+fn where_it_does_not_start_the_next_node_tries() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA, BETA])]);
+    cluster.fails(ALPHA, "server", Operation::Start);
+    cluster.power_on_all(&[ALPHA, BETA]);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    assert!(cluster.now < Time::ZERO + secs(4));
+    cluster.run(secs(60));
+    assert_eq!(cluster.places("web"), [BETA]);
+}
+
+#[test]
+fn what_starts_nowhere_is_quarantined_on_the_third_node_until_cleared() {
+    let mut cluster = Cluster::new([web("web", &NAMES)]);
+    cluster.fails("*", "server", Operation::Start);
+    cluster.power_on_all(&NAMES);
+    cluster.until("every node knows", |c| NAMES.iter().all(|n| c.entry(n, "web").directive.quarantined.is_some()));
+    cluster.run(secs(60));
+    let tried = cluster.started_order.iter().map(|(n, _)| n.clone()).collect::<BTreeSet<_>>();
+    assert_eq!(tried.len(), 3, "{tried:?}");
+    assert!(cluster.machines.values().all(|m| m.parts.is_empty()));
+    cluster.mend();
+    cluster.run(secs(60));
+    assert_eq!(cluster.places("web"), [""; 0]);
+    cluster.accepted("epsilon", Ask::Clear { hierarchy: hier("web") });
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    cluster.run(secs(60));
+    assert_eq!(cluster.places("web"), [ALPHA]);
+}
+
+#[test]
+fn three_nodes_are_enough_for_a_quarantine() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA, BETA, GAMMA])]);
+    cluster.fails("*", "server", Operation::Start);
+    cluster.power_on_all(&[ALPHA, BETA, GAMMA]);
+    cluster.until("gamma knows", |c| c.entry(GAMMA, "web").directive.quarantined.is_some());
+}
+
+#[test]
+fn with_nobody_else_it_is_tried_here_for_ever() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA])]);
+    cluster.fails(ALPHA, "server", Operation::Start);
+    cluster.power_on_all(&[ALPHA]);
+    cluster.run(secs(300));
+    let tries = cluster.events(ALPHA, "web").iter().filter(|e| e.contains("server failed")).count();
+    assert!((6..20).contains(&tries), "with longer and longer pauses: {tries}");
+    cluster.mend();
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+}
+
+#[test]
+fn utility_zero_hands_over_only_where_somebody_can_serve() {
+    let mut cluster = Cluster::serving(2);
+    let measured = |utility| Input::Measured { hierarchy: hier("web"), utility, facts: "gateway".to_owned() };
+    cluster.input(BETA, measured(Utility::NONE));
+    cluster.run(secs(2));
+    cluster.input(ALPHA, measured(Utility::NONE));
+    cluster.run(secs(10));
+    assert_eq!(cluster.places("web"), [ALPHA]);
+    cluster.input(BETA, measured(Utility::FULL));
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    cluster.power_off(BETA);
+    cluster.run(secs(30));
+    assert_eq!(cluster.places("web"), [""; 0], "{}", cluster.why(ALPHA, "web"));
+}
+
+#[test]
+fn failback_waits_and_returns_once() {
+    let mut hierarchy = web("web", &[ALPHA, BETA]);
+    hierarchy.policy.failback = Failback::Auto { after: secs(30) };
+    let mut cluster = Cluster::new([hierarchy]);
+    cluster.power_on_all(&[ALPHA, BETA]);
+    cluster.until("alpha serves", |c| c.serves(ALPHA, "web"));
+    cluster.power_off(ALPHA);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    cluster.power_on(ALPHA);
+    cluster.run(secs(28));
+    assert_eq!(cluster.places("web"), [BETA]);
+    cluster.until("alpha serves", |c| c.serves(ALPHA, "web"));
+    cluster.forget_events();
+    cluster.run(secs(120));
+    assert_eq!(cluster.events(ALPHA, "web"), [""; 0]);
+}
+
+#[test]
+fn small_changes_of_utility_move_nothing() {
+    let mut hierarchy = web("web", &[ALPHA, BETA]);
+    hierarchy.policy.rank = Rank::Utility { margin: 20 };
+    hierarchy.policy.failback = Failback::Auto { after: secs(1) };
+    let mut cluster = Cluster::new([hierarchy]);
+    cluster.power_on_all(&[ALPHA, BETA]);
+    cluster.until("alpha serves", |c| c.serves(ALPHA, "web"));
+    let measured = |points| Input::Measured {
+        hierarchy: hier("web"),
+        utility: Utility::new(points).unwrap(),
+        facts: "load".to_owned(),
+    };
+    for points in [85, 95, 81, 99] {
+        cluster.input(ALPHA, measured(points));
+        cluster.run(secs(5));
+        assert_eq!(cluster.places("web"), [ALPHA]);
+    }
+    cluster.input(ALPHA, measured(50));
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+}
+
+#[test]
+fn a_definition_that_differs_is_not_served_and_said() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA, BETA])]);
+    let mut other = web("web", &[ALPHA, BETA]);
+    other.fingerprint = Fingerprint(2);
+    cluster.odd.insert((node(BETA), hier("web")), other);
+    cluster.power_on_all(&[ALPHA, BETA]);
+    cluster.until("alpha serves", |c| c.serves(ALPHA, "web"));
+    cluster.run(secs(2));
+    let why = cluster.why(BETA, "web");
+    assert!(why.contains("alpha serves it, and defines it differently: compare the files of both nodes"), "{why}");
+    let said = cluster.refused(ALPHA, Ask::Move { hierarchy: hier("web"), to: Some(node(BETA)) });
+    assert!(said.contains("it defines the hierarchy differently"), "{said}");
+}
+
+#[test]
+fn an_heir_that_dies_is_not_waited_for() {
+    let mut cluster = Cluster::serving(3);
+    cluster.act(ALPHA, "*", "disk", Operation::Stop, Act::After(secs(3), Outcome::Good));
+    cluster.accepted(ALPHA, Ask::Move { hierarchy: hier("web"), to: Some(node(BETA)) });
+    let asked = cluster.now;
+    cluster.power_off(BETA);
+    cluster.run(secs(2));
+    assert_eq!(cluster.phase(ALPHA, "web"), AnnouncedPhase::Stopping);
+    cluster.until("alpha serves again", |c| c.serves(ALPHA, "web"));
+    assert!(cluster.now.since(asked) < ms(3200), "the dead heir is not handed the claim: {:?}", cluster.now.since(asked));
+    cluster.run(secs(30));
+    assert_eq!(cluster.places("web"), [ALPHA]);
+}
+
+#[test]
+fn a_stop_that_cannot_be_ended_keeps_the_claim() {
+    let mut cluster = Cluster::serving(2);
+    cluster.fails(ALPHA, "disk", Operation::Stop);
+    cluster.fails(ALPHA, "disk", Operation::Kill);
+    cluster.accepted(ALPHA, Ask::Standby);
+    cluster.run(secs(20));
+    assert_eq!(cluster.phase(ALPHA, "web"), AnnouncedPhase::StopFailed);
+    assert_eq!(cluster.places("web"), [""; 0]);
+    assert!(cluster.machines[&node(ALPHA)].resets.is_empty());
+    cluster.mend();
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+}
+
+#[test]
+fn a_node_that_can_be_reset_is_when_a_stop_cannot_be_ended() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA, BETA])]);
+    for name in [ALPHA, BETA] {
+        cluster.machines.insert(node(name), Machine { can_reset: true, ..Machine::default() });
+    }
+    cluster.power_on(ALPHA);
+    cluster.power_on(BETA);
+    cluster.until("alpha serves", |c| c.serves(ALPHA, "web"));
+    cluster.fails(ALPHA, "disk", Operation::Stop);
+    cluster.fails(ALPHA, "disk", Operation::Kill);
+    cluster.accepted(ALPHA, Ask::Standby);
+    cluster.until("alpha is to be reset", |c| !c.machines[&node(ALPHA)].resets.is_empty());
+    cluster.power_off(ALPHA);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+}
+
+#[test]
+fn a_recovery_is_told_as_a_timeline() {
+    let mut cluster = Cluster::serving(2);
+    cluster.forget_events();
+    let off = cluster.now;
+    cluster.power_off(ALPHA);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    let mut timelines = crate::record::Timelines::default();
+    let finished = cluster.machines[&node(BETA)].events.iter().filter_map(|e| timelines.observe(e).cloned()).last();
+    let timeline = finished.expect("one is finished");
+    assert_eq!(timeline.cause, crate::record::Cause::Failover { from: node(ALPHA) });
+    assert!(timeline.fault <= off && off.since(timeline.fault) <= ms(110), "the last beat before the fault");
+    assert!(timeline.t_detect() >= secs(1) && timeline.t_detect() <= ms(1110));
+    assert_eq!(timeline.fault + timeline.t_detect() + timeline.t_recover(), cluster.now);
+}

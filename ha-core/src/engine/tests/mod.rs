@@ -419,7 +419,6 @@ impl Cluster {
                 self.carry(&name);
             }
         }
-        self.check();
     }
 
     fn later(&mut self, after: Duration, to: &NodeName, life: u64, news: News) {
@@ -663,6 +662,10 @@ impl Cluster {
                     assert_eq!(state, Some(&Part::Running), "S3: {resource} starts before {:?}", name_of(*required));
                 }
                 machine.parts.insert(part, Part::Starting);
+                for (other, there) in self.machines.iter().filter(|(name, _)| *name != me) {
+                    let runs = there.parts.keys().find(|(h, _)| *h == hierarchy);
+                    assert_eq!(runs, None, "S1: may run on {other} while it starts on {me}\n{}", self.picture());
+                }
                 self.started_order.push((me.clone(), hierarchy.clone()));
             }
             Operation::Stop => {
@@ -673,6 +676,7 @@ impl Cluster {
             }
             Operation::Kill | Operation::Monitor | Operation::Adopt => {}
         }
+        let machine = &self.machines[me];
         let at_once: BTreeSet<&HierarchyName> =
             machine.operations.values().filter(|o| o.2 == Operation::Start).map(|o| &o.0).collect();
         self.starts_at_once = self.starts_at_once.max(at_once.len());
@@ -689,17 +693,6 @@ impl Cluster {
         let act = names.into_iter().find_map(|pair| self.acts.get(&key(pair)).cloned()).unwrap_or(usual);
         if let Act::After(after, outcome) = act {
             self.later(after, me, life, News::Ended { hierarchy, resource, op, operation, outcome });
-        }
-    }
-
-    /// S1: no resources of one hierarchy on two machines.
-    fn check(&self) {
-        let mut at: BTreeMap<&HierarchyName, &NodeName> = BTreeMap::new();
-        for (name, machine) in &self.machines {
-            for (hierarchy, resource) in machine.parts.keys() {
-                let other = at.insert(hierarchy, name).filter(|o| *o != name);
-                assert_eq!(other, None, "S1: {hierarchy}/{resource} may run on {name}\n{}", self.picture());
-            }
         }
     }
 
