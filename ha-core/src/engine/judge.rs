@@ -27,6 +27,7 @@ impl Engine {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.judgement = judgement;
         }
+        self.end_pin(name);
         let heir_took_over = self.heir_took_over(name);
         self.with_life(name, |life, around, now, out| {
             if heir_took_over {
@@ -34,6 +35,19 @@ impl Engine {
             }
             life.judged(around, now, out);
         });
+    }
+
+    /// A pin lasts until its node fails: once this node has the hierarchy in service because that one could not, it is over.
+    fn end_pin(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let Some(pin) = entry.directive.pin.as_ref().filter(|p| *p != self.contact.me()) else { return };
+        let serves = entry.life.announced_phase() == AnnouncedPhase::InService;
+        if !serves || entry.judgement.able.contains(pin) || entry.directive.maintenance {
+            return;
+        }
+        let what = format!("the pin to {pin} has ended: it cannot serve");
+        let by = format!("ha@{}", self.contact.me());
+        self.direct(name, &by, "", Some(&what), |d| d.pin = None);
     }
 
     pub(super) fn beliefs(&self, name: &HierarchyName) -> Beliefs {

@@ -460,7 +460,7 @@ impl Engine {
             }
         }
         let place = (Reverse(entry.life.hierarchy.policy.importance), name.clone());
-        if entry.life.recovering() {
+        if entry.life.recovering() && !entry.directive.maintenance {
             if entry.life.may_start {
                 self.queued.remove(&place);
                 self.starting.insert(name.clone());

@@ -29,6 +29,8 @@ impl Life {
     pub(crate) fn judged(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
         if self.holds() {
             self.consider(around, now, out);
+            // What maintenance held up goes on at its end.
+            self.proceed(around, now, out);
         } else if self.wants_claim(around) {
             if self.step(Trigger::Candidate) == Step::Claim {
                 self.become_candidate(around, now, out);
@@ -63,7 +65,7 @@ impl Life {
             // Taken because it may have been this node's already, or because things changed while it was asked for.
             self.give_up(best, &format!("won, but not to be served here: {unfit}"), around, now, out);
         } else if directive.maintenance {
-            self.proceed(around, now, out);
+            // Hands off.
         } else if directive.stopped {
             self.give_up(None, &format!("stopped by {by}"), around, now, out);
         } else if let Some(why) = &directive.quarantined {
@@ -118,27 +120,31 @@ impl Life {
     /// Failed here for good: another node is to try.
     pub(super) fn give_up_failed(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
         let why = self.exhausted.take().unwrap_or_default();
-        let policy = self.hierarchy.policy.clone();
-        let early = self.served_since.is_none_or(|since| now.since(since) < policy.settle);
-        if early {
-            if self.early == 0 || now.since(self.early_first) > policy.quarantine.within {
-                self.early = 0;
-                self.early_first = now;
-            }
-            self.early = self.early.saturating_add(1);
-        } else {
-            self.early = 0;
-        }
         let heir = around.judgement.best_other.clone();
-        if u32::from(self.early) >= policy.quarantine.count {
-            let why =
-                format!("failed soon after entering service on {} tenures in a row; last here: {why}", self.early);
-            out.push(Do::Quarantine { why: why.clone() });
-            self.give_up(None, &why, around, now, out);
-            return;
-        }
         self.decline(&why, now, out);
         self.give_up(heir, &why, around, now, out);
+    }
+
+    /// Counts the failure of this tenure, once, and says whether it means that no node can serve the hierarchy.
+    ///
+    /// A tenure is counted whether another node can try next or not: on the last of three nodes the third failure in a row
+    /// says as much as on the third of five.
+    pub(super) fn count_failure(&mut self, now: Time) -> bool {
+        let quarantine = self.hierarchy.policy.quarantine;
+        let settle = self.hierarchy.policy.settle;
+        if self.served_since.is_some_and(|since| now.since(since) >= settle) {
+            self.early = 0;
+            return false;
+        }
+        if std::mem::replace(&mut self.counted, true) {
+            return false;
+        }
+        if self.early == 0 || now.since(self.early_first) > quarantine.within {
+            self.early = 0;
+            self.early_first = now;
+        }
+        self.early = self.early.saturating_add(1);
+        u32::from(self.early) >= quarantine.count
     }
 
     fn decline(&mut self, why: &str, now: Time, out: &mut Out) {
@@ -166,7 +172,7 @@ impl Life {
         self.hurry();
     }
 
-    fn give_up(&mut self, heir: Option<NodeName>, why: &str, around: &Around<'_>, now: Time, out: &mut Out) {
+    pub(super) fn give_up(&mut self, heir: Option<NodeName>, why: &str, around: &Around<'_>, now: Time, out: &mut Out) {
         self.timers.cancel(&LifeTimer::RestartBackoff);
         self.timers.cancel(&LifeTimer::Settle);
         self.works.unstick();

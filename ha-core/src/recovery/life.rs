@@ -87,6 +87,8 @@ pub(crate) struct Life {
     pub(crate) declined: Option<Decline>,
     pub(super) early: u8,
     pub(super) early_first: Time,
+    /// The failure of this tenure is counted.
+    pub(super) counted: bool,
     pub(super) restarts: VecDeque<Time>,
     pub(super) backoff: Duration,
     /// Local recovery has used up its limit: why. Another node takes over as soon as one can.
@@ -123,6 +125,7 @@ impl Life {
             declined: None,
             early: 0,
             early_first: now,
+            counted: false,
             restarts: VecDeque::new(),
             backoff: BACKOFF_FIRST,
             exhausted: None,
@@ -340,6 +343,7 @@ impl Life {
         self.retry = RETRY_FIRST;
         self.served_since = None;
         self.exhausted = None;
+        self.counted = false;
         self.backoff = BACKOFF_FIRST;
         self.restarts.clear();
         out.record(Happened::ClaimWon { epoch: held.epoch });
@@ -541,6 +545,9 @@ impl Life {
             Happened::ResourceFailed { resource: name.clone(), during: during.word().to_owned(), why: why.to_owned() };
         if around.directive.maintenance {
             out.record(record);
+            if during == Operation::Start {
+                self.works.restart(part);
+            }
             self.timers.set(LifeTimer::Monitor(part), now + self.hierarchy.resources[part].monitor.every);
             return;
         }
@@ -571,6 +578,13 @@ impl Life {
 
     fn exhaust(&mut self, reason: &str, around: &Around<'_>, now: Time, out: &mut Out) {
         self.exhausted = Some(reason.to_owned());
+        if self.count_failure(now) {
+            let count = self.early;
+            let why = format!("failed soon after entering service on {count} tenures in a row; last here: {reason}");
+            out.push(Do::Quarantine { why: why.clone() });
+            self.give_up(None, &why, around, now, out);
+            return;
+        }
         if around.judgement.best_other.is_some() {
             self.give_up_failed(around, now, out);
             return;
@@ -608,7 +622,16 @@ impl Life {
     }
 
     /// Lets every operation begin that may, and moves on when all is up or all is down.
+    ///
+    /// In maintenance nothing begins but what a lost claim demands.
     pub(super) fn proceed(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
+        let forced = matches!(self.phase, Phase::Stopping { after: After::Lost });
+        if around.directive.maintenance && !forced {
+            if self.works.all_up() && self.step(Trigger::AllUp) == Step::Serve {
+                self.serve(around, now, out);
+            }
+            return;
+        }
         match &self.phase {
             Phase::Adopting | Phase::Starting | Phase::Restarting => {
                 if self.timers.get(&LifeTimer::RestartBackoff).is_some() {
@@ -697,6 +720,7 @@ impl Life {
             }
             LifeTimer::Settle => {
                 self.early = 0;
+                self.counted = false;
                 self.backoff = BACKOFF_FIRST;
                 return true;
             }
