@@ -162,7 +162,11 @@ fn an_heir_that_dies_is_not_waited_for() {
     cluster.run(secs(2));
     assert_eq!(cluster.phase(ALPHA, "web"), AnnouncedPhase::Stopping);
     cluster.until("alpha serves again", |c| c.serves(ALPHA, "web"));
-    assert!(cluster.now.since(asked) < ms(3200), "the dead heir is not handed the claim: {:?}", cluster.now.since(asked));
+    assert!(
+        cluster.now.since(asked) < ms(3200),
+        "the dead heir is not handed the claim: {:?}",
+        cluster.now.since(asked)
+    );
     cluster.run(secs(30));
     assert_eq!(cluster.places("web"), [ALPHA]);
 }
