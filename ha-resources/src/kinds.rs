@@ -8,6 +8,7 @@ use ha_core::hierarchy::{Fields, Kinds};
 use ha_core::name::LockAreaName;
 use ha_core::{Probe, Resource};
 
+use crate::probe::{ExecProbe, ExecProbeSpec, Ping, PingSpec, Tcp, TcpSpec};
 use crate::resource::Directories;
 use crate::resource::address::{Address, AddressSpec};
 use crate::resource::exec::{Exec, ExecSpec};
@@ -52,12 +53,23 @@ pub enum ClaimDefinition {
 
 /// A probe as it was read.
 #[derive(Clone, Debug)]
-pub enum ProbeDefinition {}
+pub enum ProbeDefinition {
+    /// Whether a machine answers.
+    Ping(PingSpec),
+    /// Whether a port accepts connections.
+    Tcp(TcpSpec),
+    /// What a program of the user's says.
+    Exec(ExecProbeSpec),
+}
 
 impl ProbeDefinition {
     /// The probe itself.
     pub fn build(self) -> Arc<dyn Probe> {
-        match self {}
+        match self {
+            ProbeDefinition::Ping(spec) => Arc::new(Ping::new(spec)),
+            ProbeDefinition::Tcp(spec) => Arc::new(Tcp::new(spec)),
+            ProbeDefinition::Exec(spec) => Arc::new(ExecProbe::new(spec)),
+        }
     }
 }
 
@@ -75,7 +87,7 @@ impl Kinds for Builtin {
     }
 
     fn probe_kinds(&self) -> &[&'static str] {
-        &[]
+        &["Ping", "Tcp", "Exec"]
     }
 
     fn resource(&self, kind: &str, fields: &mut Fields<'_>) -> Option<ResourceDefinition> {
@@ -95,7 +107,12 @@ impl Kinds for Builtin {
         }
     }
 
-    fn probe(&self, _: &str, _: &mut Fields<'_>) -> Option<ProbeDefinition> {
-        None
+    fn probe(&self, kind: &str, fields: &mut Fields<'_>) -> Option<ProbeDefinition> {
+        match kind {
+            "Ping" => PingSpec::read(fields).map(ProbeDefinition::Ping),
+            "Tcp" => TcpSpec::read(fields).map(ProbeDefinition::Tcp),
+            "Exec" => ExecProbeSpec::read(fields).map(ProbeDefinition::Exec),
+            _ => None,
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod fence;
 pub mod kinds;
 mod log_file;
 mod mounts;
+pub mod probe;
 mod proc;
 mod process_group;
 pub mod resource;

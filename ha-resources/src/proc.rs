@@ -151,7 +151,7 @@ fn open_pid(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// A process descriptor that tokio waits on: readable once the process has exited.
+/// A descriptor that tokio waits on; one of a process is readable once the process has exited.
 pub(crate) fn wait_on(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
     unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)

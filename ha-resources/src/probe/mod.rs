@@ -1,0 +1,18 @@
+//! What utility is measured with, behind [`ha_core::driver::Probe`].
+//!
+//! Each module decides what one kind of measurement says. What follows from it is left to `ha-core`: the smallest of a
+//! hierarchy's probes counts, and 0 means that it cannot be served here.
+
+mod exec;
+mod ping;
+mod read;
+mod tcp;
+
+use std::time::Duration;
+
+pub use exec::{ExecProbe, ExecProbeSpec};
+pub use ping::{Ping, PingSpec};
+pub use tcp::{Tcp, TcpSpec};
+
+/// So much longer than its own time limit a probe is waited for, so that it can still say what it saw.
+const MARGIN: Duration = Duration::from_millis(500);
