@@ -40,7 +40,7 @@ impl Source {
             .map_err(|error| failed(format!("the file cannot be read: {error}"), "check its path and permissions"))?;
         String::from_utf8(bytes).map(|text| Source::new(&name, text)).map_err(|error| {
             let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
-            let line = bytes[..at].iter().filter(|b| **b == b'\n').count() + 1;
+            let line = bytes[..at].split(|b| *b == b'\n').count();
             let what = format!("the file is not UTF-8 text: the first wrong byte is {:#04x} in line {line}", bytes[at]);
             failed(what, "save it as UTF-8")
         })

@@ -24,14 +24,12 @@ impl Kinds for Toys {
         &["Ping"]
     }
     fn resource(&self, kind: &str, fields: &mut Fields<'_>) -> Option<String> {
-        match kind {
-            "Process" => fields.required::<Vec<String>>("command", "a list of words").map(|c| c.join(" ")),
-            _ => {
-                let address = fields.required::<String>("address", "an address with its prefix");
-                let interface = fields.required::<String>("interface", "the name of an interface");
-                Some(format!("{} {}", address?, interface?))
-            }
+        if kind == "Process" {
+            return fields.required::<Vec<String>>("command", "a list of words").map(|c| c.join(" "));
         }
+        let address = fields.required::<String>("address", "an address with its prefix");
+        let interface = fields.required::<String>("interface", "the name of an interface");
+        Some(format!("{} {}", address?, interface?))
     }
     fn claim(&self, _: &str, fields: &mut Fields<'_>) -> Option<String> {
         fields.only_or("name", "the name of a lock area")
