@@ -11,6 +11,7 @@ pub mod kinds;
 mod log_file;
 mod mounts;
 pub mod probe;
+pub mod pressure;
 mod proc;
 mod process_group;
 pub mod resource;

@@ -16,10 +16,14 @@ use crate::contact::{ChannelTiming, ContactConfig, ContactConfigError, KeyRing, 
 use crate::engine::{Engine, EngineConfig};
 use crate::hierarchy::Fingerprint;
 use crate::name::{BootId, ChannelName, ClusterName, HierarchyName, Incarnation, NodeName};
+use crate::recovery::Pressure;
 use crate::time::Time;
 
 /// Tells the time: nanoseconds of the boot-time clock. `ha-resources` has one that asks the kernel.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// Tells how busy the machine is. `ha-resources` has one that reads the kernel's pressure stall information.
+pub type Gauge = Arc<dyn Fn() -> Pressure + Send + Sync>;
 
 /// A clock for embedders without `ha-resources`: the monotonic clock since the first call, which stands still while the
 /// machine is suspended. Good for tests and demonstrations.
@@ -70,6 +74,7 @@ pub struct NodeBuilder {
     version: String,
     definition: Fingerprint,
     max_recoveries: usize,
+    gauge: Option<Gauge>,
     members: Vec<Member>,
 }
 
@@ -92,6 +97,7 @@ impl NodeBuilder {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             definition: Fingerprint::default(),
             max_recoveries: cores * 4,
+            gauge: None,
             members: Vec::new(),
         }
     }
@@ -163,6 +169,12 @@ impl NodeBuilder {
     /// A digest of the cluster's definition, compared between nodes and shown where it differs.
     pub fn definition(mut self, definition: Fingerprint) -> Self {
         self.definition = definition;
+        self
+    }
+
+    /// Tells how busy the machine is; asked twice a second. While it is busy, monitors that say nothing are tolerated longer.
+    pub fn pressure(mut self, gauge: Gauge) -> Self {
+        self.gauge = Some(gauge);
         self
     }
 
@@ -249,6 +261,7 @@ impl NodeBuilder {
         let mut run = Run::new(engine, self.clock, inputs, network, events.clone(), ended);
         run.remember_with(memory, state, node_state);
         run.guard_with(self.watchdog);
+        run.gauge = self.gauge;
         for complaint in complaints {
             run.complain("memory", &complaint);
         }

@@ -15,7 +15,7 @@ mod run;
 mod senses;
 mod work;
 
-pub use builder::{Clock, NodeBuilder, StartError, boot_time};
+pub use builder::{Clock, Gauge, NodeBuilder, StartError, boot_time};
 pub use node::{Ended, Gone, Node};
 pub use plugin::{Channel, Context, Failed, Found, Guarded, KillHandle, Probe, Resource, Verdict, Watchdog};
 pub use reload::{Member, Reload, ReloadReport};

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 
-use super::builder::Clock;
+use super::builder::{Clock, Gauge};
 use super::memory::{NodeState, RunMemory, StateDirectory};
 use super::network::Network;
 use super::node::{Ended, Request};
@@ -20,7 +20,7 @@ use crate::claim::Claim;
 use crate::engine::{CommandId, Effect, Engine, Input, Joining, Lasting, Refused, Reply};
 use crate::name::{HierarchyName, ResourceName};
 use crate::record::{Event, Happened, Timelines};
-use crate::recovery::{Operation, Outcome};
+use crate::recovery::{Operation, Outcome, Pressure};
 
 /// The watchdog is fed at least this often.
 const FEED_EVERY: Duration = Duration::from_millis(500);
@@ -67,6 +67,8 @@ pub(super) struct Run {
     ended: watch::Sender<Ended>,
     refused_told: u64,
     feed_now: bool,
+    pub(super) gauge: Option<Gauge>,
+    pressure: Pressure,
     /// Hierarchies to be joined again with another definition once the present one is out of service here.
     pub(super) replacing: BTreeMap<HierarchyName, Option<Member>>,
 }
@@ -103,6 +105,8 @@ impl Run {
             ended,
             refused_told: 0,
             feed_now: false,
+            gauge: None,
+            pressure: Pressure::Calm,
             replacing: BTreeMap::new(),
         }
     }
@@ -258,6 +262,11 @@ impl Run {
     fn tick(&mut self) {
         self.feed_now = true;
         self.finish_replacing();
+        let pressure = self.gauge.as_ref().map_or(Pressure::Calm, |gauge| gauge());
+        if pressure != self.pressure {
+            self.pressure = pressure;
+            self.take(Input::Pressure(pressure));
+        }
         let refused = self.network.refused();
         let counts: Vec<(&str, u64)> = refused.by_reason().into_iter().filter(|(_, n)| *n > 0).collect();
         let total: u64 = counts.iter().map(|(_, n)| n).sum();

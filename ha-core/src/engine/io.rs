@@ -10,7 +10,7 @@ use crate::claim::{Acquire, EarlyFailures, Held, Holding, LeaseNews, Loss, Refus
 use crate::contact::{Directive, Message, Transmit};
 use crate::name::{ChannelName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::Event;
-use crate::recovery::{OpId, Operation, Outcome};
+use crate::recovery::{OpId, Operation, Outcome, Pressure};
 
 /// Names a command until it is answered; chosen by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,6 +117,8 @@ pub enum Input {
         /// What.
         command: Command,
     },
+    /// How busy the machine is now.
+    Pressure(Pressure),
     /// Something is wrong, or not any more, with a part of the driver.
     Trouble {
         /// The part: one trouble is kept for each.

@@ -172,11 +172,15 @@ impl Engine {
         if announced.directive.is_later_than(&entry.directive) {
             let what = super::asked::describe(&entry.directive, &announced.directive);
             let cleared = announced.directive.cleared > entry.directive.cleared;
+            let hands_on_again = entry.directive.maintenance && !announced.directive.maintenance;
             let (by, reason) = (announced.directive.by.clone(), announced.directive.reason.clone());
             entry.directive = announced.directive;
             self.tell(Some(name), Happened::Directive { what, by, reason });
             if cleared {
                 self.with_life(name, |life, _, now, out| life.clear(now, out));
+            }
+            if hands_on_again {
+                self.with_life(name, |life, _, now, out| life.monitor_all(now, out));
             }
             self.remember(name);
         }

@@ -30,7 +30,7 @@ use crate::hierarchy::{Fingerprint, Hierarchy};
 use crate::mastership::Judgement;
 use crate::name::{ChannelName, ClusterName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::{Event, Happened};
-use crate::recovery::{Around, Decline, Do, Life, LifeTimer, OpId, Out};
+use crate::recovery::{Around, Decline, Do, Life, LifeTimer, OpId, Out, Pressure};
 use crate::time::{Time, Timers};
 
 /// A claim that is not kept up by itself is proven this often.
@@ -122,6 +122,7 @@ pub struct Engine {
     leases: BTreeMap<String, Lease>,
     troubles: BTreeMap<String, String>,
     standby: Option<String>,
+    pressure: Pressure,
     draining: bool,
     farewell: bool,
     settled: bool,
@@ -151,6 +152,7 @@ impl Engine {
             leases: BTreeMap::new(),
             troubles: BTreeMap::new(),
             standby,
+            pressure: Pressure::Calm,
             draining: false,
             farewell: false,
             settled: false,
@@ -287,6 +289,7 @@ impl Engine {
             Input::Acquired { hierarchy, op, answer } => {
                 self.with_life(&hierarchy, |life, around, now, out| life.claimed(op, answer, around, now, out));
                 self.begin_tenure(&hierarchy);
+                self.unpin_from_failed(&hierarchy);
                 self.dirty.insert(hierarchy);
             }
             Input::Inspected { hierarchy, op, answer } => {
@@ -312,6 +315,7 @@ impl Engine {
             Input::Readiness { hierarchy, lacking } => self.readiness(&hierarchy, lacking),
             Input::Lease { lease, news } => self.lease_news(&lease, &news),
             Input::Command { id, to, command } => self.asked(id, to, command),
+            Input::Pressure(pressure) => self.pressure = pressure,
             Input::Trouble { part, trouble } => self.trouble(part, trouble),
         }
         self.settle();
@@ -375,6 +379,7 @@ impl Engine {
             judgement: &entry.judgement,
             directive: &entry.directive,
             utility: entry.utility,
+            pressure: self.pressure,
             standby: self.standby.as_deref(),
             draining: self.draining || entry.retiring,
             can_reset: self.config.can_reset,
@@ -480,6 +485,17 @@ impl Engine {
         match entry.lease.as_ref().and_then(|l| self.leases.get(l)) {
             Some(lease) => entry.guarded_until = lease.until,
             None => self.renewed(name, held.tenure),
+        }
+    }
+
+    /// A pin holds until its target fails: then it must not pull the hierarchy back later.
+    fn unpin_from_failed(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let Some(pin) = entry.directive.pin.clone() else { return };
+        if entry.life.holds() && pin != *self.me() {
+            let by = format!("ha@{}", self.me());
+            let reason = format!("{pin} does not serve it any more, and {} took over", self.me());
+            self.direct(name, &by, &reason, Some("unpinned"), |d| d.pin = None);
         }
     }
 

@@ -514,7 +514,7 @@ impl Life {
 
     /// An operation ended.
     pub(crate) fn operated(&mut self, op: OpId, outcome: &Outcome, around: &Around<'_>, now: Time, out: &mut Out) {
-        match self.works.ended(op, outcome, now, out) {
+        match self.works.ended(op, outcome, around.pressure, now, out) {
             Meaning::Stale => return,
             Meaning::Fine => {}
             Meaning::MonitorAgain { part } => {

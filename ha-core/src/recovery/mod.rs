@@ -22,7 +22,7 @@ mod tests;
 mod works;
 
 pub(crate) use life::{Decline, Life, LifeTimer};
-pub use works::{Operation, Outcome};
+pub use works::{Operation, Outcome, Pressure};
 
 /// Names one operation that was asked for; an answer to any other is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,6 +78,7 @@ pub(crate) struct Around<'a> {
     /// The agent is to end once nothing is served here any more.
     pub(crate) draining: bool,
     pub(crate) utility: Utility,
+    pub(crate) pressure: Pressure,
     /// Something on this node can reset it.
     pub(crate) can_reset: bool,
     /// Who had it in service before, and when that node was last heard if it is lost.

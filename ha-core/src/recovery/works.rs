@@ -14,6 +14,19 @@ use crate::hierarchy::Hierarchy;
 use crate::record::Happened;
 use crate::time::Time;
 
+/// Under pressure so many times as many monitors may say nothing.
+const LENIENCY: u32 = 5;
+
+/// How busy the machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pressure {
+    /// Work is done as it comes.
+    #[default]
+    Calm,
+    /// Work waits for the processor, memory or disks for much of the time: what is late may be well.
+    High,
+}
+
 /// An operation on a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
@@ -333,7 +346,14 @@ impl Works {
     }
 
     /// Takes the end of an operation in.
-    pub(crate) fn ended(&mut self, op: OpId, outcome: &Outcome, now: Time, out: &mut Out) -> Meaning {
+    pub(crate) fn ended(
+        &mut self,
+        op: OpId,
+        outcome: &Outcome,
+        pressure: Pressure,
+        now: Time,
+        out: &mut Out,
+    ) -> Meaning {
         let Some(i) = self.parts.iter().position(|p| p.state.op() == Some(op) || p.monitoring == Some(op)) else {
             return Meaning::Stale;
         };
@@ -342,7 +362,7 @@ impl Works {
         let took = now.since(part.begun);
         if part.monitoring == Some(op) {
             part.monitoring = None;
-            return self.monitored(i, outcome, out);
+            return self.monitored(i, outcome, pressure, out);
         }
         match (&part.state, outcome) {
             (State::Starting(_), Outcome::Good) => {
@@ -390,7 +410,7 @@ impl Works {
         }
     }
 
-    fn monitored(&mut self, i: usize, outcome: &Outcome, out: &mut Out) -> Meaning {
+    fn monitored(&mut self, i: usize, outcome: &Outcome, pressure: Pressure, out: &mut Out) -> Meaning {
         let spec = &self.hierarchy.resources[i];
         let part = &mut self.parts[i];
         match outcome {
@@ -412,7 +432,9 @@ impl Works {
                     in_a_row: part.unknowns,
                 });
                 part.trouble = Some(why);
-                if part.unknowns > spec.monitor.unknowns_tolerated {
+                // A busy machine is evidence about the node, not about the service.
+                let leniency = if pressure == Pressure::High { LENIENCY } else { 1 };
+                if part.unknowns > spec.monitor.unknowns_tolerated.saturating_mul(leniency) {
                     part.unknowns = 0;
                     Meaning::Failed { part: i, during: Operation::Monitor }
                 } else {
