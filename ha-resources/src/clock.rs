@@ -17,6 +17,9 @@ pub fn boot_clock() -> Clock {
 }
 
 /// The present moment on the boot-time clock.
+///
+/// # Panics
+/// Before Linux 2.6.39, which had no such clock.
 #[expect(clippy::expect_used, reason = "every kernel since 2.6.39 has this clock, and nothing else can fail")]
 pub fn now() -> Time {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the kernel has a boot-time clock");

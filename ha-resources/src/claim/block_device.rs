@@ -159,7 +159,7 @@ impl DirectDevice {
             let path = self.path.display();
             Err(IoFailure::Error(format!("{path}: {what} {len} bytes at {offset} is not possible: {why}")))
         };
-        if len == 0 || offset % block != 0 || len as u64 % block != 0 {
+        if len == 0 || !offset.is_multiple_of(block) || !(len as u64).is_multiple_of(block) {
             return wrong(format!("only whole blocks of {block_size} bytes can be"));
         }
         if offset.checked_add(len as u64).is_none_or(|end| end > size) {

@@ -99,12 +99,11 @@ fn open(address: IpAddr) -> io::Result<(AsyncFd<OwnedFd>, Framing)> {
         IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
     };
     let echo = Socket::new(domain, Type::DGRAM.nonblocking(), Some(protocol));
-    let (socket, framing) = match echo {
-        Ok(socket) => (socket, Framing::of(address, echo::Header::None)),
-        Err(_) => {
-            let raw = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol))?;
-            (raw, Framing::of(address, echo::Header::Ip))
-        }
+    let (socket, framing) = if let Ok(socket) = echo {
+        (socket, Framing::of(address, echo::Header::None))
+    } else {
+        let raw = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol))?;
+        (raw, Framing::of(address, echo::Header::Ip))
     };
     socket.connect(&SocketAddr::new(address, 0).into())?;
     Ok((proc::wait_on(socket.into())?, framing))

@@ -75,7 +75,7 @@ async fn anything_from_anybody_is_handed_on_and_cut_to_the_longest() {
     let at = beta.local_address().unwrap();
     stranger.send_to(b"", at).unwrap();
     stranger.send_to(&[0xff; 3], at).unwrap();
-    stranger.send_to(&[7; 65_000], at).unwrap();
+    stranger.send_to(&vec![7; 65_000], at).unwrap();
     alpha.send(&node("beta"), b"beat").await.unwrap();
     assert_eq!(next(&beta).await, b"");
     assert_eq!(next(&beta).await, [0xff; 3]);
