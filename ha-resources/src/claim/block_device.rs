@@ -6,8 +6,9 @@
 //!
 //! A transfer cannot be called back once the kernel has it: with storage that hangs, its thread hangs too, uninterruptibly
 //! (state D). Then every caller gets [`IoFailure::NoAnswer`] by the deadline, what waits in the queue is thrown away when
-//! nobody waits for it any more, and the device works again when the storage does. Dropping the device, and leaving `main`, wait for nothing;
-//! but the kernel itself keeps a killed process, with its open files, until its last thread has left the kernel.
+//! nobody waits for it any more, and the device works again when the storage does. Dropping the device, and leaving `main`, wait for
+//! nothing. The kernel does keep what is left of a killed process until its last thread has left the kernel; so that thread holds
+//! no file of the process but the device, and a next life of the agent finds its ports and lock files free.
 
 mod thread;
 
@@ -21,9 +22,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use thread::{Request, Transfer};
-
-/// So many transfers wait for their turn; further callers wait for room, with the same deadline.
-const QUEUE: usize = 64;
 
 /// A block device or a regular file as a [`BlockDevice`]. Its size and the size of its blocks are found out when it is opened.
 ///
@@ -116,23 +114,12 @@ impl DirectDevice {
     /// Blocks the caller for that long at most.
     pub fn open(path: impl Into<PathBuf>, io_deadline: Duration) -> Result<DirectDevice, OpenError> {
         let path = path.into();
-        let (requests, incoming) = mpsc::channel(QUEUE);
-        let (opened, answer) = std::sync::mpsc::sync_channel(1);
-        let on_thread = path.clone();
-        let begin = move || {
-            match thread::Storage::open(&on_thread) {
-                Ok((storage, geometry)) => {
-                    // If nobody listens any more, the caller has gone on without this device.
-                    if opened.send(Ok(geometry)).is_ok() {
-                        storage.serve(incoming);
-                    }
-                }
-                Err(e) => drop(opened.send(Err(e))),
-            }
-        };
-        let spawned = std::thread::Builder::new().name("ha-block-io".to_owned()).spawn(begin);
-        spawned.map_err(|error| OpenError::System { path: path.clone(), what: "making a thread", error })?;
-        let geometry = match answer.recv_timeout(io_deadline) {
+        let (requests, opened) = thread::start(path.clone()).map_err(|error| OpenError::System {
+            path: path.clone(),
+            what: "making a thread",
+            error,
+        })?;
+        let geometry = match opened.recv_timeout(io_deadline) {
             Ok(result) => result?,
             Err(_) => return Err(OpenError::NoAnswer { path, limit: io_deadline }),
         };

@@ -92,7 +92,7 @@ impl Drop for Ext4 {
     fn drop(&mut self) {
         // Harmless when it is not frozen; a thread that hangs in it would keep this process for ever.
         let _ = Command::new("fsfreeze").arg("--unfreeze").arg(self.at()).stderr(Stdio::null()).status();
-        let _ = Command::new("umount").args(["--lazy"]).arg(self.at()).status();
+        let _ = Command::new("umount").arg("--lazy").arg(self.at()).stderr(Stdio::null()).status();
     }
 }
 
@@ -272,4 +272,31 @@ async fn dropping_a_device_that_hangs_waits_for_nothing() {
         held.success().then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_thread_that_may_hang_holds_no_file_but_the_device() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = file(&directory.path().join("area"), 16384);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let device = DirectDevice::open(&path, PATIENT).unwrap();
+    let mut holders = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        // Threads of other tests come and go.
+        let Ok(files) = std::fs::read_dir(task.unwrap().path().join("fd")) else { continue };
+        let link = |file: std::io::Result<std::fs::DirEntry>| {
+            let file = file.ok()?;
+            let number: u32 = file.file_name().to_str()?.parse().ok()?;
+            // The standard streams may be anything.
+            if number > 2 { std::fs::read_link(file.path()).ok() } else { None }
+        };
+        let open: Vec<PathBuf> = files.filter_map(link).collect();
+        if open.contains(&path) {
+            holders += 1;
+            assert_eq!(open, [path.as_path()]);
+        }
+    }
+    assert_eq!(holders, 1, "only one thread has the device");
+    assert_eq!(device.read(0, 4096).await.unwrap(), [0; 4096]);
+    drop(listener);
 }

@@ -1,18 +1,25 @@
-//! The thread that touches the device: everything here may hang for as long as the storage does.
+//! The thread that touches the device, where everything may hang for as long as the storage does, and the one that waits for it.
 //!
 //! Decides how a device is opened and measured, and carries transfers out one by one. Leaves deadlines to those who ask.
+//!
+//! The first has a table of open files of its own, with nothing in it but the device. So it can wake nobody who waits in the
+//! runtime, which takes a descriptor of the runtime's: the second, which shares everything, does that for it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use ha_core::claim::lock_area::IoFailure;
 use nix::libc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Caching, Geometry, OpenError};
+
+/// So many transfers wait for their turn; further callers wait for room, with the same deadline.
+const QUEUE: usize = 64;
 
 /// Direct I/O wants memory that begins at a multiple of the logical block size; no device that we know wants more than a page.
 const ALIGNMENT: usize = 4096;
@@ -30,22 +37,77 @@ pub(super) enum Transfer {
     Write { offset: u64, data: Vec<u8> },
 }
 
-/// By whom, in effect: who waits for the answer.
+/// A transfer, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) transfer: Transfer,
     /// The bytes read, or nothing after a write.
-    pub(super) answer: oneshot::Sender<Result<Vec<u8>, IoFailure>>,
+    pub(super) answer: oneshot::Sender<Done>,
+}
+
+/// How a transfer went.
+type Done = Result<Vec<u8>, IoFailure>;
+
+/// How opening went.
+type Opened = Result<Geometry, OpenError>;
+
+/// Opens a device on a thread for it. Gives back the queue, and where it is told how opening went.
+///
+/// Both threads end when the queue is dropped, as soon as the storage lets them.
+pub(super) fn start(path: PathBuf) -> io::Result<(mpsc::Sender<Request>, Receiver<Opened>)> {
+    let (requests, incoming) = mpsc::channel(QUEUE);
+    let (tell_opened, opened) = sync_channel(1);
+    let (jobs, next_job) = sync_channel(1);
+    let (tell_done, done) = sync_channel(1);
+    let touch = move || {
+        keep_no_files();
+        match Storage::open(&path) {
+            Err(e) => drop(tell_opened.send(Err(e))),
+            Ok((storage, geometry)) => {
+                // Fails if the caller has gone on without this device; then there are no jobs either.
+                let _ = tell_opened.send(Ok(geometry));
+                while let Ok(transfer) = next_job.recv() {
+                    if tell_done.send(storage.carry_out(transfer)).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("ha-block-io".to_owned()).spawn(touch)?;
+    let wait = move || serve(incoming, &jobs, &done);
+    std::thread::Builder::new().name("ha-block-queue".to_owned()).spawn(wait)?;
+    Ok((requests, opened))
+}
+
+fn serve(mut requests: mpsc::Receiver<Request>, jobs: &SyncSender<Transfer>, done: &Receiver<Done>) {
+    while let Some(Request { transfer, answer }) = requests.blocking_recv() {
+        // Given up before it began: nobody wants to read it, and a write that late is better not made.
+        if answer.is_closed() {
+            continue;
+        }
+        let Ok(result) = jobs.send(transfer).map_err(drop).and_then(|()| done.recv().map_err(drop)) else { return };
+        // Fails if it was given up in between.
+        drop(answer.send(result));
+    }
+}
+
+/// Gives this thread a table of open files of its own, in which only the standard streams are left. Before Linux 5.9 it
+/// keeps sharing the process's.
+fn keep_no_files() {
+    // SAFETY: plain numbers. With this flag nothing is closed but copies that belong to this thread alone, and nothing on this
+    // thread has opened a descriptor yet, or was given one.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
 }
 
 /// An open device.
-pub(super) struct Storage {
+struct Storage {
     path: PathBuf,
     file: File,
 }
 
 impl Storage {
-    pub(super) fn open(path: &Path) -> Result<(Storage, Geometry), OpenError> {
+    fn open(path: &Path) -> Result<(Storage, Geometry), OpenError> {
         let about = |what| move |error| of_error(path, what, error);
         let kind = std::fs::metadata(path).map_err(about("looking at it"))?.file_type();
         if kind.is_dir() {
@@ -87,24 +149,15 @@ impl Storage {
         Ok((Storage { path: path.to_owned(), file }, Geometry { block_size, size, caching }))
     }
 
-    /// Carries out what is asked for until the device is dropped.
-    pub(super) fn serve(self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(Request { transfer, answer }) = requests.blocking_recv() {
-            // Given up before it began: nobody wants to read it, and a write that late is better not made.
-            if answer.is_closed() {
-                continue;
+    fn carry_out(&self, transfer: Transfer) -> Result<Vec<u8>, IoFailure> {
+        match transfer {
+            Transfer::Read { offset, len } => {
+                read(&self.file, offset, len).map_err(|e| self.failure("reading", offset, len, &e))
             }
-            let result = match transfer {
-                Transfer::Read { offset, len } => {
-                    read(&self.file, offset, len).map_err(|e| self.failure("reading", offset, len, &e))
-                }
-                Transfer::Write { offset, data } => {
-                    let written = write(&self.file, offset, &data);
-                    written.map(|()| Vec::new()).map_err(|e| self.failure("writing", offset, data.len(), &e))
-                }
-            };
-            // Given up in between.
-            drop(answer.send(result));
+            Transfer::Write { offset, data } => {
+                let written = write(&self.file, offset, &data);
+                written.map(|()| Vec::new()).map_err(|e| self.failure("writing", offset, data.len(), &e))
+            }
         }
     }
 
