@@ -4,6 +4,7 @@
 
 mod api;
 mod cli;
+mod config;
 mod exit;
 mod render;
 mod view;

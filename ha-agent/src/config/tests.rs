@@ -1,0 +1,117 @@
+//! What is said of files that are wrong: everything at once, each thing at its place.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Config, WardenAct, WatchdogSettings, agent, read};
+use ha_core::hierarchy::Source;
+
+const GOOD: &str = r#"(
+    cluster: "shop",
+    nodes: {
+        "alpha": (addresses: ["10.1.0.1:7946", "10.2.0.1:7946"]),
+        "beta": (addresses: ["10.1.0.2:7946", "10.2.0.2:7946"]),
+    },
+    heartbeat: (interval: "50ms", dead_after: "500ms"),
+    keys: "/etc/ha/keys",
+    lock_areas: { "main": (path: "/dev/vdb", renew: "100ms", deadline: "1s", watchdog: "500ms", margin: "100ms") },
+    watchdog: Warden(on_expiry: KillElseReset),
+)"#;
+
+fn config(text: &str) -> Config {
+    let (config, diagnostics) = agent::read(&Source::new("agent.ron", text));
+    config.unwrap_or_else(|| panic!("{diagnostics}"))
+}
+
+/// All mistakes as "line:column: message".
+fn mistakes(text: &str) -> Vec<String> {
+    let (_, diagnostics) = agent::read(&Source::new("agent.ron", text));
+    diagnostics.problems().iter().map(|p| format!("{}:{}: {}", p.line, p.column, p.message)).collect()
+}
+
+#[test]
+fn a_good_file_and_its_defaults() {
+    let config = config(GOOD);
+    assert_eq!(config.timing.late_after, Duration::from_millis(300));
+    assert_eq!(config.lock_areas[0].timing.unwrap().expires_after(), Duration::from_millis(1600));
+    assert_eq!(
+        config.watchdog,
+        WatchdogSettings::Warden { on_expiry: WardenAct::KillElseReset, margin: Duration::from_millis(500) }
+    );
+    assert_eq!(config.socket.path, Path::new("/run/ha/ha.sock"));
+    assert_eq!(config.socket.mode, 0o660);
+}
+
+#[test]
+fn late_after_follows_the_other_times() {
+    let with = |times: &str| config(&GOOD.replace("interval: \"50ms\", dead_after: \"500ms\"", times)).timing;
+    assert_eq!(with("interval: \"10ms\", dead_after: \"30ms\"").late_after, Duration::from_millis(20));
+    assert_eq!(with("interval: \"1s\", dead_after: \"10s\"").late_after, Duration::from_secs(1));
+    assert_eq!(with("dead_after: \"1min\"").startup_grace, Duration::from_secs(60));
+}
+
+#[test]
+fn every_mistake_is_told_at_its_place() {
+    let text = r#"(
+    cluster: "my shop",
+    nodes: {
+        "alpha": (addresses: ["10.1.0.1:7946", "10.1.0.2"]),
+        "beta": (adresses: ["10.1.0.1:7946"]),
+    },
+    heartbeat: (interval: "100ms", dead_after: "200ms"),
+    watchdog: Wardn,
+    run_dir: "run",
+    socket: (mode: "rw"),
+    log: (level: "loud"),
+    colour: "red",
+)"#;
+    let found = mistakes(text);
+    let contains = |place: &str, words: &str| {
+        assert!(found.iter().any(|m| m.starts_with(place) && m.contains(words)), "{place} {words}: {found:#?}");
+    };
+    contains("2:14:", "cluster name \"my shop\" is not valid");
+    contains("4:48:", "expected an address and a port");
+    contains("5:17:", "node has no field `addresses`");
+    contains("5:18:", "node has no field `adresses`");
+    contains("7:16:", "dead_after of the cluster is 200ms: expected at least three intervals");
+    contains("8:15:", "there is no kind of watchdog `Wardn`: expected one of Device, Warden, None");
+    contains("9:14:", "run is not absolute");
+    contains("10:20:", "mode is \"rw\"");
+    contains("11:18:", "there is no level \"loud\"");
+    contains("12:5:", "agent.ron has no field `colour`");
+}
+
+#[test]
+fn single_mistakes() {
+    let cases = [
+        ("10.1.0.2:7946", "10.1.0.1:7946", "10.1.0.1:7946 is the address of \"alpha\" already"),
+        ("10.1.0.2:7946", "0.0.0.0:7946", "cannot be sent to"),
+        ("\"beta\"", "\"alpha\"", "is here twice"),
+        ("    keys: \"/etc/ha/keys\",\n", "", "agent.ron has no field `keys`"),
+        ("deadline: \"1s\"", "deadline: \"200ms\"", "deadline is 200 ms: expected at least 4 times renew"),
+        ("Warden(on_expiry: KillElseReset)", "Device(path: \"/dev/watchdog\", timeout: \"1500ms\")", "whole seconds"),
+        ("KillElseReset", "Explode", "expected one of Kill, KillElseReset, Reset"),
+    ];
+    for (from, to, words) in cases {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD, "{from}");
+        let found = mistakes(&text);
+        assert!(found.iter().any(|m| m.contains(words)), "{to}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_hierarchy_must_fit_the_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("hierarchies")).unwrap();
+    fs::write(dir.path().join("agent.ron"), GOOD).unwrap();
+    let web = r#"Hierarchy(
+    name: "web", nodes: ["alpha", "delta"], claim: LockArea("spare"),
+    resources: [Process(name: "app", command: ["/bin/sleep", "1000"])],
+)"#;
+    fs::write(dir.path().join("hierarchies/web.ron"), web).unwrap();
+    let shown = read(dir.path()).diagnostics.to_string();
+    assert!(shown.contains("web names node \"delta\", which agent.ron does not: expected one of alpha, beta"), "{shown}");
+    assert!(shown.contains("lock area \"spare\", which agent.ron does not name: expected one of main"), "{shown}");
+}
