@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     TimedOut,
     /// 5: the system refused something that should have worked: a file, a device, a socket.
     System,
+    /// 6, of `ha run` only: drained; the supervisor must not start it again.
+    Drained,
 }
 
 /// For `ha --help` and the documentation.
@@ -29,7 +31,8 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:\n  \
     2  the command line or a configuration file cannot be understood\n  \
     3  the agent cannot be reached\n  \
     4  accepted, but not seen to be finished in time\n  \
-    5  a file, device or socket failed";
+    5  a file, device or socket failed\n  \
+    6  of `ha run` only: drained, not to be started again";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
@@ -40,6 +43,7 @@ impl From<Exit> for ExitCode {
             Exit::Unreachable => 3,
             Exit::TimedOut => 4,
             Exit::System => 5,
+            Exit::Drained => 6,
         })
     }
 }

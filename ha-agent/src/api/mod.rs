@@ -22,7 +22,7 @@ use crate::view::Problem;
 
 pub(crate) use listen::{SocketOptions, serve};
 pub(crate) use wire::{
-    CommandRequest, ErrorBody, ErrorCode, ErrorDetail, EventLine, Health, HistoryView, ReloadMode, ReloadRequest,
+    CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, ReloadMode, ReloadRequest,
     ReloadView, TimelineView, WhyView,
 };
 

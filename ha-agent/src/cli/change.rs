@@ -7,7 +7,7 @@ use ha_core::time::Span;
 
 use super::goal::Goal;
 use super::wait::wait_for;
-use super::{hierarchy_name, node_name, say};
+use super::{hierarchy_name, node_name, say, span};
 use crate::api::CommandRequest;
 use crate::api::client::Client;
 use crate::exit::{Exit, Failure};
@@ -29,10 +29,6 @@ pub(crate) struct HowArgs {
     /// Wait no longer than this, for example 90s or 5min
     #[arg(long, value_name = "TIME", default_value = "2min", value_parser = span)]
     timeout: Span,
-}
-
-fn span(text: &str) -> Result<Span, String> {
-    Span::try_from(text.to_owned())
 }
 
 /// Of the commands about one hierarchy.

@@ -7,6 +7,9 @@ mod completions;
 mod goal;
 mod history;
 mod keys;
+mod lock_area;
+mod reload;
+mod run;
 mod shown;
 mod wait;
 
@@ -15,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ha_core::name::{HierarchyName, NodeName};
+use ha_core::time::Span;
 
 use crate::api::client::Client;
 use crate::exit::{EXIT_CODES, Exit, Failure};
@@ -44,6 +48,8 @@ pub(crate) struct PlaceArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cmd {
+    /// Run the agent of this node
+    Run(run::RunArgs),
     /// Show the whole cluster: problems first, then nodes, then hierarchies
     Status(shown::StatusArgs),
     /// Tell why a node does what it does with a hierarchy
@@ -68,15 +74,25 @@ pub(crate) enum Cmd {
     History(history::HistoryArgs),
     /// Show what happened on this node
     Events(history::EventsArgs),
+    /// Go over to the files as they are now; shows first what that changes
+    Reload(reload::ReloadArgs),
+    /// Make, show and check lock areas; works without the agent
+    LockArea(lock_area::LockAreaArgs),
     /// Make the keys that heartbeats are sealed with, and roll them
     Keys(keys::KeysArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
+    /// Run a warden; the agent starts it where agent.ron says so
+    #[command(hide = true)]
+    Warden(run::WardenArgs),
 }
 
 /// Runs what was typed, and says how it ended.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Cmd::Warden(args) = &cli.command {
+        return run::warden(args);
+    }
     match run(cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -94,6 +110,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Cmd::Completions(args) => Ok(completions::print(&args)),
         Cmd::Keys(args) => keys::keys(&args),
+        Cmd::Run(args) => crate::daemon::run(&place.config, args.node),
+        Cmd::LockArea(args) => in_runtime(lock_area::lock_area(&place.config, args)),
         command => in_runtime(async {
             let client = Client::new(place.socket_path());
             match command {
@@ -107,9 +125,12 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Online(args) => change::online(&client, args).await,
                 Cmd::Maintenance(args) => change::maintenance(&client, args).await,
                 Cmd::Clear(args) => change::clear(&client, args).await,
+                Cmd::Reload(args) => reload::reload(&client, &args).await,
                 Cmd::History(args) => history::history(&client, &args).await,
                 Cmd::Events(args) => history::events(&client, &args).await,
-                Cmd::Completions(_) | Cmd::Keys(_) => Ok(Exit::Done),
+                Cmd::Completions(_) | Cmd::Keys(_) | Cmd::LockArea(_) | Cmd::Run(_) | Cmd::Warden(_) => {
+                    Ok(Exit::Done)
+                }
             }
         }),
     }
@@ -141,6 +162,10 @@ pub(crate) fn say_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     say(text + "\n")
 }
 
+pub(crate) fn span(text: &str) -> Result<Span, String> {
+    Span::try_from(text.to_owned())
+}
+
 pub(crate) fn hierarchy_name(text: &str) -> Result<HierarchyName, String> {
     HierarchyName::new(text).map_err(|e| e.to_string())
 }
@@ -151,7 +176,8 @@ pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
 
 impl PlaceArgs {
     fn socket_path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| PathBuf::from("/run/ha/ha.sock"))
+        let configured = || crate::config::read(&self.config).config.map(|config| config.socket.path);
+        self.socket.clone().or_else(configured).unwrap_or_else(|| PathBuf::from("/run/ha/ha.sock"))
     }
 }
 

@@ -1,0 +1,185 @@
+//! Lock areas that may come late: storage that is not there when the agent starts delays nobody but the hierarchies on it.
+//!
+//! Opens each area in the background, again and again, and stands in for its claims until then.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use ha_core::claim::lock_area::{AreaConfig, LockArea};
+use ha_core::claim::{
+    Acquire, Claim, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, SharedLease, Tenure,
+};
+use ha_core::driver::Clock;
+use ha_core::name::{BootId, Epoch, HierarchyName, Incarnation, LockAreaName, NodeName};
+use ha_resources::claim::DirectDevice;
+use tokio::sync::watch;
+
+use crate::config::AreaSettings;
+
+/// From one attempt to open an area to the next.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A lock area, open or not yet.
+#[derive(Clone)]
+pub(crate) struct Area {
+    name: LockAreaName,
+    state: watch::Receiver<State>,
+}
+
+#[derive(Clone)]
+enum State {
+    NotYet(Option<String>),
+    Open(Arc<LockArea>),
+}
+
+impl Area {
+    /// Begins to open an area, in the background.
+    pub(crate) fn begin(settings: &AreaSettings, node: &NodeName, boot: BootId, clock: &Clock) -> Self {
+        let (tell, state) = watch::channel(State::NotYet(None));
+        let name = settings.name.clone();
+        tokio::spawn(open(settings.clone(), node.clone(), boot, clock.clone(), tell));
+        Area { name, state }
+    }
+
+    /// The claim of a hierarchy.
+    pub(crate) fn claim(&self, hierarchy: HierarchyName) -> Arc<dyn Claim> {
+        Arc::new(LateClaim { area: self.clone(), hierarchy, claim: OnceLock::new() })
+    }
+
+    /// Says goodbye on the storage, so that the other nodes need not wait for the lease to end.
+    pub(crate) async fn leave(&self) {
+        let state = self.state.borrow().clone();
+        if let State::Open(area) = state
+            && let Err(refused) = area.leave().await
+        {
+            tracing::warn!(area = %self.name, "the goodbye could not be written, others will wait for the lease to end: {refused}");
+        }
+    }
+}
+
+async fn open(settings: AreaSettings, node: NodeName, boot: BootId, clock: Clock, tell: watch::Sender<State>) {
+    let mut said = String::new();
+    loop {
+        let config = AreaConfig {
+            name: settings.name.clone(),
+            node: node.clone(),
+            boot,
+            incarnation: incarnation(),
+            timing: settings.timing,
+            seed: seed(),
+        };
+        match try_open(&settings, config, clock.clone()).await {
+            Ok(area) => {
+                tracing::info!(area = %settings.name, path = %settings.path.display(), "lock area open: {}", area.header().timing);
+                tell.send_replace(State::Open(Arc::new(area)));
+                return;
+            }
+            Err(why) => {
+                if why != said {
+                    tracing::error!(area = %settings.name, "lock area not usable, trying again and again: {why}");
+                }
+                tell.send_replace(State::NotYet(Some(why.clone())));
+                said = why;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN_AFTER) => {}
+            () = tell.closed() => return,
+        }
+    }
+}
+
+async fn try_open(settings: &AreaSettings, config: AreaConfig, clock: Clock) -> Result<LockArea, String> {
+    let (path, deadline) = (settings.path.clone(), settings.io_deadline());
+    let device = tokio::task::spawn_blocking(move || DirectDevice::open(path, deadline))
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
+    LockArea::open(Arc::new(device), config, clock).await.map_err(|e| e.to_string())
+}
+
+/// Told apart from every other life by the wall clock's nanoseconds; the boot's identity goes with it.
+fn incarnation() -> Incarnation {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos());
+    Incarnation(u64::try_from(wall).unwrap_or(u64::MAX))
+}
+
+fn seed() -> u64 {
+    // A seed that is not random only makes two nodes lose a race to each other more often.
+    getrandom::u64().unwrap_or_else(|_| incarnation().0)
+}
+
+#[async_trait]
+impl SharedLease for Area {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    async fn changed(&self, seen: &LeaseNews) -> LeaseNews {
+        let mut state = self.state.clone();
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                State::Open(area) => return area.changed(seen).await,
+                State::NotYet(trouble) => {
+                    let news = LeaseNews { trouble, ..LeaseNews::default() };
+                    if news != *seen {
+                        return news;
+                    }
+                }
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+struct LateClaim {
+    area: Area,
+    hierarchy: HierarchyName,
+    claim: OnceLock<Arc<dyn Claim>>,
+}
+
+impl LateClaim {
+    fn ready(&self) -> Result<Arc<dyn Claim>, Refusal> {
+        match &*self.area.state.borrow() {
+            State::Open(area) => Ok(self.claim.get_or_init(|| area.claim(self.hierarchy.clone())).clone()),
+            State::NotYet(why) => {
+                let why = why.clone().unwrap_or_else(|| format!("lock area {} is being opened", self.area.name));
+                Err(Refusal::Unreachable(why))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Claim for LateClaim {
+    async fn inspect(&self) -> Result<Holding, Refusal> {
+        self.ready()?.inspect().await
+    }
+
+    async fn acquire(&self, request: Acquire) -> Result<Held, Refusal> {
+        self.ready()?.acquire(request).await
+    }
+
+    async fn uphold(&self, epoch: Epoch) -> Result<Tenure, Loss> {
+        match self.ready() {
+            Ok(claim) => claim.uphold(epoch).await,
+            Err(refused) => Err(Loss::Unproven(refused.to_string())),
+        }
+    }
+
+    async fn release(&self, epoch: Epoch, heir: Option<NodeName>, failures: EarlyFailures) -> Result<(), Refusal> {
+        self.ready()?.release(epoch, heir, failures).await
+    }
+
+    async fn fence(&self, victim: &NodeName) -> Result<(), Refusal> {
+        self.ready()?.fence(victim).await
+    }
+
+    fn shared_lease(&self) -> Option<Arc<dyn SharedLease>> {
+        Some(Arc::new(self.area.clone()))
+    }
+}

@@ -1,0 +1,195 @@
+//! `ha run`: the agent itself.
+//!
+//! Decides the order in which it begins and ends. Leaves everything about the cluster to the node that it starts, and what
+//! signals and files mean to the modules below.
+
+mod agent;
+mod areas;
+mod lock_file;
+mod log;
+mod parts;
+mod supervisor;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ha_core::driver::{Ended, Node};
+use ha_core::name::NodeName;
+use ha_core::hierarchy::Loaded;
+use ha_resources::kinds::Builtin;
+use ha_resources::{clock, urgency};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::agent::Running;
+use self::lock_file::LockFile;
+use self::parts::Ground;
+use crate::api::{self, Agent, ReloadMode};
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+
+/// The engine's loop and the channels need no more; resources run in processes of their own.
+const THREADS: usize = 2;
+
+/// Runs the agent until it is drained, or told to end.
+pub(crate) fn run(dir: &Path, node: Option<NodeName>) -> Result<Exit, Failure> {
+    let (config, hierarchies, warnings) = config::read_whole(dir)?;
+    let me = node.map_or_else(host_name, Ok)?;
+    log::set_up(&config.log)?;
+    let _only = LockFile::take(&config.run_dir)?;
+    std::panic::set_hook(Box::new(|panic| tracing::error!("a part of the agent failed, the rest goes on: {panic}")));
+    for line in warnings.to_string().lines() {
+        tracing::warn!("{line}");
+    }
+    let runtime = urgent_runtime()?;
+    runtime.block_on(live(dir, config, hierarchies, me))
+}
+
+fn host_name() -> Result<NodeName, Failure> {
+    let name = nix::unistd::gethostname()
+        .map_err(|e| Failure::new(Exit::System, format!("the host name cannot be read: {e}")))?;
+    NodeName::new(name.to_string_lossy())
+        .map_err(|e| Failure::new(Exit::BadInput, format!("the host name cannot be this node's name: {e}")).help("say it with --node"))
+}
+
+/// A runtime whose threads go before ordinary ones. What the system refuses is said once.
+fn urgent_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    if let Err(refused) = urgency::keep_in_memory() {
+        tracing::warn!("memory is not locked ({refused}): a machine that swaps may delay heartbeats; give LimitMEMLOCK=infinity");
+    }
+    let said = AtomicBool::new(false);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .on_thread_start(move || {
+            if let Err(refused) = urgency::make_thread_urgent()
+                && !said.swap(true, Ordering::Relaxed)
+            {
+                tracing::warn!("no real-time priority ({refused}): a busy machine may delay heartbeats; give CAP_SYS_NICE");
+            }
+        })
+        .build()
+        .map_err(|e| Failure::new(Exit::System, format!("the agent's threads could not be started: {e}")))
+}
+
+async fn live(dir: &Path, config: Config, hierarchies: Vec<Loaded<Builtin>>, me: NodeName) -> Result<Exit, Failure> {
+    let mut signals = Signals::catch()?;
+    let boot = clock::boot_id().map_err(|e| Failure::new(Exit::System, e))?;
+    let clock = clock::boot_clock();
+    let mut builder = Node::builder(config.cluster.clone(), me.clone())
+        .nodes(config.nodes.iter().map(|n| n.name.clone()))
+        .timing(config.timing)
+        .run_dir(parts::memory_dir(&config))
+        .state_dir(&config.state_dir)
+        .boot_id(boot)
+        .clock(clock.clone())
+        .definition(config.definition());
+    for channel in parts::channels(&config, &me)? {
+        builder = builder.channel(channel);
+    }
+    if let Some(file) = &config.keys {
+        builder = builder.keys(parts::keys(file)?);
+    }
+    if let Some(watchdog) = parts::watchdog(&config)? {
+        builder = builder.watchdog(watchdog);
+    }
+    if let Some(max) = config.max_recoveries {
+        builder = builder.max_recoveries(max);
+    }
+    for area in &config.lock_areas {
+        if let (Some(timing), Ok(channel)) = (area.channel, ha_core::name::ChannelName::new(area.name.as_str())) {
+            builder = builder.channel_timing(channel, timing);
+        }
+    }
+    let ground = Arc::new(Ground::new(&config, &me, boot, &clock));
+    let leased = hierarchies.iter().map(|l| l.hierarchy.name.to_string()).collect();
+    for loaded in hierarchies {
+        builder = builder.member(ground.member(loaded).map_err(|e| Failure::new(Exit::BadInput, e))?);
+    }
+    let node = builder.start().await.map_err(|e| Failure::new(Exit::System, e))?;
+    let logging = tokio::spawn(log::follow(node.subscribe()));
+    for event in node.recent_events().await.unwrap_or_default() {
+        tracing::info!("{event}");
+    }
+    let socket = config.socket.clone();
+    let running = Arc::new(Running { node: node.clone(), dir: dir.to_owned(), ground, config, leased: Mutex::new(leased) });
+    let server = api::serve(&socket, running.clone()).map_err(|e| {
+        Failure::new(Exit::System, format!("the socket {} cannot be opened: {e}", socket.path.display()))
+            .help("`socket` in agent.ron says where it is and who may use it")
+    })?;
+    let server = tokio::spawn(server);
+    let companion = tokio::spawn(supervisor::accompany(running.clone()));
+    tracing::info!(socket = %socket.path.display(), "{me} of cluster {} is ready", running.config.cluster);
+    supervisor::ready();
+    let end = until_the_end(&node, &running, &mut signals).await;
+    wind_up(&node, &running, end).await;
+    companion.abort();
+    server.abort();
+    let _ = server.await;
+    logging.abort();
+    Ok(end)
+}
+
+/// Carries on until the node is drained or a signal says so; reloads on SIGHUP.
+async fn until_the_end(node: &Node, running: &Arc<Running>, signals: &mut Signals) -> Exit {
+    loop {
+        tokio::select! {
+            how = node.finished() => {
+                return if how == Ended::Drained { Exit::Drained } else { Exit::Done };
+            }
+            _ = signals.terminate.recv() => return Exit::Done,
+            _ = signals.interrupt.recv() => return Exit::Done,
+            _ = signals.hang_up.recv() => reload(running.as_ref()).await,
+        }
+    }
+}
+
+async fn reload(running: &Running) {
+    match running.reload(ReloadMode::Apply).await {
+        Ok(view) => {
+            if view.changes.is_empty() {
+                tracing::info!("reloaded: nothing changes");
+            }
+            for change in view.changes {
+                tracing::info!("reloaded: {change}");
+            }
+            for part in view.needs_restart {
+                tracing::warn!("{part} in agent.ron changed: takes effect when the agent is restarted");
+            }
+        }
+        Err(wrong) => tracing::error!("not reloaded, everything goes on as it was: {wrong}"),
+    }
+}
+
+async fn wind_up(node: &Node, running: &Running, end: Exit) {
+    if end == Exit::Drained {
+        supervisor::stopping("drained: nothing is served here any more");
+        tracing::info!("drained: nothing is served here any more");
+        for area in running.ground.areas.values() {
+            area.leave().await;
+        }
+    } else {
+        supervisor::stopping("ending, services go on");
+        tracing::info!("ending; what is in service goes on, for the next life of the agent to adopt");
+    }
+    node.shutdown().await;
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, Failure> {
+        let catch = |kind| {
+            signal(kind).map_err(|e| Failure::new(Exit::System, format!("signals cannot be received: {e}")))
+        };
+        Ok(Signals {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hang_up: catch(SignalKind::hangup())?,
+        })
+    }
+}
