@@ -89,7 +89,11 @@ pub(crate) async fn lock_area(dir: &Path, args: LockAreaArgs) -> Result<Exit, Fa
         What::Show { name, json } => {
             let area = settings(&config, &name)?;
             let report = admin::show(&open(area)?).await.map_err(|e| failed(area, &e))?;
-            if json { say_json(&report)? } else { say(report.to_string())? }
+            if json {
+                say_json(&report)?
+            } else {
+                say(report.to_string())?
+            }
             Ok(Exit::Done)
         }
         What::Verify { name, json } => verify(settings(&config, &name)?, json).await,
@@ -101,7 +105,8 @@ async fn init(config: &Config, args: InitArgs) -> Result<Exit, Failure> {
     let timing = timing(area, &args)?;
     let nodes = if args.nodes.is_empty() { config.nodes.iter().map(|n| n.name.clone()).collect() } else { args.nodes };
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|e| Failure::new(Exit::System, format!("the system gave no random bytes: {e}")))?;
+    getrandom::fill(&mut id)
+        .map_err(|e| Failure::new(Exit::System, format!("the system gave no random bytes: {e}")))?;
     let plan = AreaPlan { id: AreaId(id), nodes, hierarchies: args.hierarchies, timing };
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Keep };
     let header = admin::initialise(&open(area)?, plan, existing).await.map_err(|e| failed(area, &e))?;
@@ -169,9 +174,8 @@ fn failed(area: &AreaSettings, error: &AdminError) -> Failure {
     let what = format!("lock area {} in {}: {error}", area.name, area.path.display());
     match error {
         AdminError::Io(_) => Failure::new(Exit::System, what),
-        AdminError::Area { .. } | AdminError::Foreign(_) => {
-            Failure::new(Exit::Refused, what).help("--overwrite destroys what is there: only when no agent of any node runs")
-        }
+        AdminError::Area { .. } | AdminError::Foreign(_) => Failure::new(Exit::Refused, what)
+            .help("--overwrite destroys what is there: only when no agent of any node runs"),
         AdminError::Plan { .. } | AdminError::TooSmall { .. } => Failure::new(Exit::BadInput, what),
         AdminError::NoArea(_) => {
             Failure::new(Exit::Refused, what).help(format!("make it with `ha lock-area init {}`", area.name))

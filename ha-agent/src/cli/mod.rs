@@ -128,9 +128,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Reload(args) => reload::reload(&client, &args).await,
                 Cmd::History(args) => history::history(&client, &args).await,
                 Cmd::Events(args) => history::events(&client, &args).await,
-                Cmd::Completions(_) | Cmd::Keys(_) | Cmd::LockArea(_) | Cmd::Run(_) | Cmd::Warden(_) => {
-                    Ok(Exit::Done)
-                }
+                Cmd::Completions(_) | Cmd::Keys(_) | Cmd::LockArea(_) | Cmd::Run(_) | Cmd::Warden(_) => Ok(Exit::Done),
             }
         }),
     }

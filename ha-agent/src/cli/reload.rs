@@ -54,7 +54,12 @@ fn render(plan: &ReloadView) -> String {
         let _ = writeln!(out, "  {}", clean(change));
     }
     for part in &plan.needs_restart {
-        let _ = writeln!(out, "  {} {} changed: takes effect when the agent is restarted", styled(WARN, "agent.ron:"), clean(part));
+        let _ = writeln!(
+            out,
+            "  {} {} changed: takes effect when the agent is restarted",
+            styled(WARN, "agent.ron:"),
+            clean(part)
+        );
     }
     out
 }

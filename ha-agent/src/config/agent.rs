@@ -30,7 +30,8 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         let mut fields = value.fields("agent.ron")?;
         // All of them, before any that is wrong ends it.
         let cluster = fields.required("cluster", "the name of the cluster");
-        let nodes = fields.required_value("nodes", "the nodes, such as `{ \"alpha\": (addresses: [\"10.1.0.1:7946\"]) }`");
+        let nodes =
+            fields.required_value("nodes", "the nodes, such as `{ \"alpha\": (addresses: [\"10.1.0.1:7946\"]) }`");
         let nodes = nodes.and_then(read_nodes);
         let timing = read_timing(&mut fields);
         let keys: Option<PathBuf> = fields.optional("keys", "the path of a key file");
@@ -110,7 +111,10 @@ fn read_addresses(value: Value<'_>, node: &str, taken: &mut Vec<(SocketAddr, Str
             continue;
         };
         if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
-            value.problem(&format!("{address} cannot be sent to: expected the address of one machine, and a port"), None);
+            value.problem(
+                &format!("{address} cannot be sent to: expected the address of one machine, and a port"),
+                None,
+            );
             whole = false;
         } else if let Some((_, other)) = taken.iter().find(|(a, _)| *a == address) {
             value.problem(&format!("{address} is the address of {other} already"), None);

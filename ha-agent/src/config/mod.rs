@@ -180,8 +180,11 @@ pub(crate) fn read_whole(dir: &Path) -> Result<(Config, Vec<Loaded<Builtin>>, Di
     let Read { config, hierarchies, diagnostics } = read(dir);
     match config {
         Some(config) if !diagnostics.has_errors() => Ok((config, hierarchies, diagnostics)),
-        _ => Err(Failure::new(Exit::BadInput, format!("the configuration in {} is not usable\n\n{diagnostics}", dir.display()))
-            .help("--config names another directory; docs/configuration.md describes the files")),
+        _ => Err(Failure::new(
+            Exit::BadInput,
+            format!("the configuration in {} is not usable\n\n{diagnostics}", dir.display()),
+        )
+        .help("--config names another directory; docs/configuration.md describes the files")),
     }
 }
 
@@ -191,14 +194,19 @@ fn fits(config: &Config, loaded: &Loaded<Builtin>, diagnostics: &mut Diagnostics
     for node in &loaded.hierarchy.nodes {
         if !config.nodes.iter().any(|n| n.name == *node) {
             let known: Vec<&str> = config.nodes.iter().map(|n| n.name.as_str()).collect();
-            let message = format!("{name} names node {node:?}, which agent.ron does not: expected one of {}", known.join(", "));
+            let message =
+                format!("{name} names node {node:?}, which agent.ron does not: expected one of {}", known.join(", "));
             diagnostics.add(&loaded.origin, Severity::Error, message, None);
         }
     }
     let ClaimDefinition::LockArea(area) = &loaded.claim;
     if !config.lock_areas.iter().any(|a| a.name == *area) {
         let known: Vec<&str> = config.lock_areas.iter().map(|a| a.name.as_str()).collect();
-        let known = if known.is_empty() { "there are none".to_owned() } else { format!("expected one of {}", known.join(", ")) };
+        let known = if known.is_empty() {
+            "there are none".to_owned()
+        } else {
+            format!("expected one of {}", known.join(", "))
+        };
         let message = format!("{name} is claimed in lock area {area:?}, which agent.ron does not name: {known}");
         let help = Some("add it to lock_areas in agent.ron, then `ha lock-area init`".to_owned());
         diagnostics.add(&loaded.origin, Severity::Error, message, help);

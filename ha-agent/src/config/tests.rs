@@ -112,6 +112,9 @@ fn a_hierarchy_must_fit_the_cluster() {
 )"#;
     fs::write(dir.path().join("hierarchies/web.ron"), web).unwrap();
     let shown = read(dir.path()).diagnostics.to_string();
-    assert!(shown.contains("web names node \"delta\", which agent.ron does not: expected one of alpha, beta"), "{shown}");
+    assert!(
+        shown.contains("web names node \"delta\", which agent.ron does not: expected one of alpha, beta"),
+        "{shown}"
+    );
     assert!(shown.contains("lock area \"spare\", which agent.ron does not name: expected one of main"), "{shown}");
 }

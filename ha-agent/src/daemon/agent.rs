@@ -111,7 +111,8 @@ fn changes(report: &ReloadReport) -> Vec<String> {
                 format!("{name}: changed while it runs, nothing is interrupted: {}", live.join(", "))
             }
             Change::Changed { restart, .. } => {
-                let restart: Vec<String> = restart.iter().map(|(resource, why)| format!("{resource} ({why})")).collect();
+                let restart: Vec<String> =
+                    restart.iter().map(|(resource, why)| format!("{resource} ({why})")).collect();
                 format!("{name}: restarted in place, with what requires them: {}{interruption}", restart.join(", "))
             }
         })

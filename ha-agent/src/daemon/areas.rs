@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use ha_core::claim::lock_area::{AreaConfig, LockArea};
-use ha_core::claim::{
-    Acquire, Claim, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, SharedLease, Tenure,
-};
+use ha_core::claim::{Acquire, Claim, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, SharedLease, Tenure};
 use ha_core::driver::Clock;
 use ha_core::name::{BootId, Epoch, HierarchyName, Incarnation, LockAreaName, NodeName};
 use ha_resources::claim::DirectDevice;

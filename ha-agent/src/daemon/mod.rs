@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ha_core::driver::{Ended, Node};
-use ha_core::name::NodeName;
 use ha_core::hierarchy::Loaded;
+use ha_core::name::NodeName;
 use ha_resources::kinds::Builtin;
 use ha_resources::{clock, urgency};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -48,14 +48,18 @@ pub(crate) fn run(dir: &Path, node: Option<NodeName>) -> Result<Exit, Failure> {
 fn host_name() -> Result<NodeName, Failure> {
     let name = nix::unistd::gethostname()
         .map_err(|e| Failure::new(Exit::System, format!("the host name cannot be read: {e}")))?;
-    NodeName::new(name.to_string_lossy())
-        .map_err(|e| Failure::new(Exit::BadInput, format!("the host name cannot be this node's name: {e}")).help("say it with --node"))
+    NodeName::new(name.to_string_lossy()).map_err(|e| {
+        Failure::new(Exit::BadInput, format!("the host name cannot be this node's name: {e}"))
+            .help("say it with --node")
+    })
 }
 
 /// A runtime whose threads go before ordinary ones. What the system refuses is said once.
 fn urgent_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     if let Err(refused) = urgency::keep_in_memory() {
-        tracing::warn!("memory is not locked ({refused}): a machine that swaps may delay heartbeats; give LimitMEMLOCK=infinity");
+        tracing::warn!(
+            "memory is not locked ({refused}): a machine that swaps may delay heartbeats; give LimitMEMLOCK=infinity"
+        );
     }
     let said = AtomicBool::new(false);
     tokio::runtime::Builder::new_multi_thread()
@@ -65,7 +69,9 @@ fn urgent_runtime() -> Result<tokio::runtime::Runtime, Failure> {
             if let Err(refused) = urgency::make_thread_urgent()
                 && !said.swap(true, Ordering::Relaxed)
             {
-                tracing::warn!("no real-time priority ({refused}): a busy machine may delay heartbeats; give CAP_SYS_NICE");
+                tracing::warn!(
+                    "no real-time priority ({refused}): a busy machine may delay heartbeats; give CAP_SYS_NICE"
+                );
             }
         })
         .build()
@@ -112,7 +118,8 @@ async fn live(dir: &Path, config: Config, hierarchies: Vec<Loaded<Builtin>>, me:
         tracing::info!("{event}");
     }
     let socket = config.socket.clone();
-    let running = Arc::new(Running { node: node.clone(), dir: dir.to_owned(), ground, config, leased: Mutex::new(leased) });
+    let running =
+        Arc::new(Running { node: node.clone(), dir: dir.to_owned(), ground, config, leased: Mutex::new(leased) });
     let server = api::serve(&socket, running.clone()).map_err(|e| {
         Failure::new(Exit::System, format!("the socket {} cannot be opened: {e}", socket.path.display()))
             .help("`socket` in agent.ron says where it is and who may use it")
@@ -183,9 +190,8 @@ struct Signals {
 
 impl Signals {
     fn catch() -> Result<Self, Failure> {
-        let catch = |kind| {
-            signal(kind).map_err(|e| Failure::new(Exit::System, format!("signals cannot be received: {e}")))
-        };
+        let catch =
+            |kind| signal(kind).map_err(|e| Failure::new(Exit::System, format!("signals cannot be received: {e}")));
         Ok(Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,

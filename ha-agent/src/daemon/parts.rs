@@ -58,8 +58,10 @@ impl Ground {
 /// The keys of the cluster.
 pub(super) fn keys(file: &Path) -> Result<KeyRing, Failure> {
     let text = std::fs::read_to_string(file).map_err(|e| {
-        Failure::new(Exit::BadInput, format!("the keys cannot be read from {}: {e}", file.display()))
-            .help(format!("make them with `ha keys generate {}` on one node, and copy the file to the others", file.display()))
+        Failure::new(Exit::BadInput, format!("the keys cannot be read from {}: {e}", file.display())).help(format!(
+            "make them with `ha keys generate {}` on one node, and copy the file to the others",
+            file.display()
+        ))
     })?;
     KeyRing::parse(&text).map_err(|e| Failure::new(Exit::BadInput, format!("{}: {e}", file.display())))
 }
@@ -112,12 +114,20 @@ fn warden_command(program: &Path, socket: &Path, act: WardenAct, margin: std::ti
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let act = act.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
     let margin = margin.as_millis().to_string();
-    ["warden".to_owned(), "--at".to_owned(), text(socket), "--on-expiry".to_owned(), act, "--margin-ms".to_owned(), margin]
-        .into_iter()
-        .fold(vec![text(program)], |mut all, one| {
-            all.push(one);
-            all
-        })
+    [
+        "warden".to_owned(),
+        "--at".to_owned(),
+        text(socket),
+        "--on-expiry".to_owned(),
+        act,
+        "--margin-ms".to_owned(),
+        margin,
+    ]
+    .into_iter()
+    .fold(vec![text(program)], |mut all, one| {
+        all.push(one);
+        all
+    })
 }
 
 /// The directory for the node's own memory of what runs, below the run directory.
