@@ -26,14 +26,15 @@ impl Started {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
-        let output = BufReader::new(child.stdout.take().unwrap());
+        let Some(output) = child.stdout.take() else { panic!("the output was asked for") };
+        let output = BufReader::new(output);
         let (line, lines) = channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).for_each(|l| drop(line.send(l))));
         Started { child, lines }
     }
 
     fn epoch_it_serves_in(&self) -> u64 {
-        let line = self.lines.recv_timeout(PATIENCE).expect("a node begins to serve");
+        let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("no node begins to serve: {e}"));
         line.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("unexpected line: {line}"))
     }
 }

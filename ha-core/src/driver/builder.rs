@@ -190,7 +190,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node on the current tokio runtime. What an earlier life of it left running is adopted.
+    /// Starts the node on the current tokio runtime, in which it must be called. What an earlier life of it left running is adopted.
+    #[expect(clippy::unused_async, reason = "only callable where there is a runtime to spawn on")]
     pub async fn start(self) -> Result<Node, StartError> {
         let mut complaints = Vec::new();
         let directory = |what, path: &PathBuf, error| StartError::Directory { what, path: path.clone(), error };

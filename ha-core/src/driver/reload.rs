@@ -64,7 +64,6 @@ impl Run {
     fn apply(&mut self, name: &HierarchyName, change: &Change, member: Option<Member>) {
         let now = (self.clock)();
         match (change, member) {
-            (Change::Unchanged, _) => {}
             (Change::Added, Some(member)) => {
                 self.join(member);
             }
@@ -79,7 +78,7 @@ impl Run {
                 self.engine.retire(now, name);
                 self.replacing.insert(name.clone(), None);
             }
-            (Change::Added | Change::Changed { .. }, None) => {}
+            (Change::Unchanged, _) | (Change::Added | Change::Changed { .. }, None) => {}
         }
     }
 

@@ -76,6 +76,11 @@ pub(crate) enum Step {
 }
 
 /// The table.
+#[expect(
+    clippy::match_same_arms,
+    clippy::unnested_or_patterns,
+    reason = "a row for each meaning, also where two read alike"
+)]
 pub(crate) fn step(phase: Kind, trigger: Trigger) -> Step {
     use Kind as K;
     use Trigger as T;

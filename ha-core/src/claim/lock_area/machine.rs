@@ -289,7 +289,8 @@ impl Machine {
     fn on_written(&mut self, now: Time, tag: Tag, result: Result<(), IoFailure>) {
         match self.ios.remove(&tag) {
             Some(Io::LeaseWrite) => {
-                if self.lease.written(now, result.map_err(|e| e.to_string()), &self.header) {
+                let read_next = self.lease.written(now, result.map_err(|e| e.to_string()), &self.header);
+                if read_next {
                     self.read_slots(Io::LeaseRead(now), lease_bound(&self.header));
                 }
             }
