@@ -209,9 +209,13 @@ fn what_the_user_may_not_write_is_refused_as_such() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let path = file(&directory.path().join("area"), 1 << 20);
-    // Of this thread, and of those that it makes.
-    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
-    assert!(matches!(DirectDevice::open(path, PATIENT), Err(OpenError::NotPermitted(_))));
+    // Of one thread, and of those that it makes; this one tidies up.
+    let as_nobody = || {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+        DirectDevice::open(path, PATIENT)
+    };
+    let opened = std::thread::spawn(as_nobody).join().unwrap();
+    assert!(matches!(opened, Err(OpenError::NotPermitted(_))), "{opened:?}");
 }
 
 #[tokio::test]
