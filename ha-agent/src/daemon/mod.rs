@@ -113,10 +113,6 @@ async fn live(dir: &Path, config: Config, hierarchies: Vec<Loaded<Builtin>>, me:
         builder = builder.member(ground.member(loaded).map_err(|e| Failure::new(Exit::BadInput, e))?);
     }
     let node = builder.start().await.map_err(|e| Failure::new(Exit::System, e))?;
-    let logging = tokio::spawn(log::follow(node.subscribe()));
-    for event in node.recent_events().await.unwrap_or_default() {
-        tracing::info!("{event}");
-    }
     let socket = config.socket.clone();
     let running =
         Arc::new(Running { node: node.clone(), dir: dir.to_owned(), ground, config, leased: Mutex::new(leased) });
@@ -133,7 +129,6 @@ async fn live(dir: &Path, config: Config, hierarchies: Vec<Loaded<Builtin>>, me:
     companion.abort();
     server.abort();
     let _ = server.await;
-    logging.abort();
     Ok(end)
 }
 

@@ -47,7 +47,9 @@ impl Found {
 
 fn of_node(view: &Snapshot, found: &mut Found) {
     let node = &view.node;
-    for trouble in &view.troubles {
+    // What is wrong with a lease is told below, with what it means.
+    let of_lease = |trouble: &&String| view.leases.iter().any(|l| trouble.starts_with(&format!("lease {}: ", l.name)));
+    for trouble in view.troubles.iter().filter(|t| !of_lease(t)) {
         found.add(Severity::Warning, node, trouble);
     }
     for lease in &view.leases {

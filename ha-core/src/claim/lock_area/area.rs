@@ -52,7 +52,7 @@ pub enum OpenError {
         failure: IoFailure,
     },
     /// There is no lock area there, or both copies of its header are broken.
-    #[error("no usable lock area at the place configured for {area}: {error}; make one with `ha area init`")]
+    #[error("no usable lock area at the place configured for {area}: {error}; make one with `ha lock-area init`")]
     NoArea {
         /// Which.
         area: LockAreaName,
