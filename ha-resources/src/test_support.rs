@@ -36,32 +36,36 @@ pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) ->
     panic!("it never happened that {what}");
 }
 
-/// Two network namespaces with a cable between them, which is called `veth` in both. They go when this is dropped.
-pub(crate) struct TwoNetworks([std::fs::File; 2]);
+/// A network namespace, with its loopback interface up. It goes when this is dropped and nothing runs in it any more.
+pub(crate) struct Network(std::fs::File);
 
-impl TwoNetworks {
+impl Network {
     /// `None`, said loudly, where such a thing cannot be had.
-    pub(crate) fn new() -> Option<TwoNetworks> {
+    pub(crate) fn new() -> Option<Network> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: only root can make network namespaces");
             return None;
         }
-        let networks = TwoNetworks([namespace(), namespace()]);
-        let other = format!("/proc/{}/fd/{}", std::process::id(), networks.0[1].as_raw_fd());
-        networks.ip(0, &format!("link add veth type veth peer name veth netns {other}"));
-        for which in [0, 1] {
-            networks.ip(which, "link set lo up");
-            networks.ip(which, "link set veth up");
-        }
-        Some(networks)
+        let make = || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        };
+        let network = Network(std::thread::spawn(make).join().unwrap());
+        network.ip("link set lo up");
+        Some(network)
     }
 
-    /// Does something inside one of them, on a thread of its own, with the caller's runtime.
-    pub(crate) fn inside<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
+    /// From now on, the calling thread is inside.
+    pub(crate) fn enter(&self) {
+        nix::sched::setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+    }
+
+    /// Does something inside, on a thread of its own, with the caller's runtime.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let runtime = tokio::runtime::Handle::try_current();
         std::thread::scope(|scope| {
             let done = scope.spawn(|| {
-                nix::sched::setns(&self.0[which], CloneFlags::CLONE_NEWNET).unwrap();
+                self.enter();
                 let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
                 work()
             });
@@ -69,18 +73,41 @@ impl TwoNetworks {
         })
     }
 
-    /// Runs `ip` inside one of them.
-    pub(crate) fn ip(&self, which: usize, arguments: &str) {
+    /// Runs `ip` inside, and says what it printed.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         let run = || std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
-        let done = self.inside(which, run);
+        let done = self.inside(run);
         assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// A cable to another one, up at both ends, which have these names.
+    pub(crate) fn cable(&self, end: &str, other: &Network, other_end: &str) {
+        let there = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_raw_fd());
+        self.ip(&format!("link add {end} type veth peer name {other_end} netns {there}"));
+        self.ip(&format!("link set {end} up"));
+        other.ip(&format!("link set {other_end} up"));
     }
 }
 
-fn namespace() -> std::fs::File {
-    let make = || {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        std::fs::File::open("/proc/thread-self/ns/net").unwrap()
-    };
-    std::thread::spawn(make).join().unwrap()
+/// Two network namespaces with a cable between them, which is called `veth` in both. They go when this is dropped.
+pub(crate) struct TwoNetworks([Network; 2]);
+
+impl TwoNetworks {
+    /// `None`, said loudly, where such a thing cannot be had.
+    pub(crate) fn new() -> Option<TwoNetworks> {
+        let networks = TwoNetworks([Network::new()?, Network::new()?]);
+        networks.0[0].cable("veth", &networks.0[1], "veth");
+        Some(networks)
+    }
+
+    /// Does something inside one of them, on a thread of its own, with the caller's runtime.
+    pub(crate) fn inside<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
+        self.0[which].inside(work)
+    }
+
+    /// Runs `ip` inside one of them.
+    pub(crate) fn ip(&self, which: usize, arguments: &str) {
+        self.0[which].ip(arguments);
+    }
 }

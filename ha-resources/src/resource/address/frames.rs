@@ -14,11 +14,12 @@ const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const ARP_REQUEST: u8 = 1;
 const ARP_REPLY: u8 = 2;
 
-/// The frames that announce an address as ours. ARP in both forms: some systems heed only requests, some only replies.
+/// The frames that announce an address as ours. ARP in both forms: some systems heed only requests, some only replies. In a reply
+/// the target has the sender's hardware address too (RFC 5944, section 4.6), without which Linux does not take it as an announcement.
 pub(super) fn announcements(address: IpAddr, mac: Mac) -> Vec<Vec<u8>> {
     match address {
         IpAddr::V4(ip) => {
-            vec![arp(ARP_REQUEST, mac, ip, [0; 6], ip), arp(ARP_REPLY, mac, ip, BROADCAST, ip)]
+            vec![arp(ARP_REQUEST, mac, ip, [0; 6], ip), arp(ARP_REPLY, mac, ip, mac, ip)]
         }
         IpAddr::V6(ip) => vec![neighbour_advertisement(ip, mac)],
     }
@@ -112,7 +113,14 @@ mod tests {
             0, 0, 0, 0, 0, 0, 10, 0, 0, 10,
         ];
         assert_eq!(frames[0], request);
-        assert_eq!(frames[1][20..22], [0, 2]);
+        #[rustfmt::skip]
+        let reply = [
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6,
+            0, 1, 8, 0, 6, 4, 0, 2,
+            2, 0, 0, 0, 0, 7, 10, 0, 0, 10,
+            2, 0, 0, 0, 0, 7, 10, 0, 0, 10,
+        ];
+        assert_eq!(frames[1], reply);
         assert_eq!(arp_claims(&frames[1], "10.0.0.10".parse().unwrap()), Some(MAC));
         assert_eq!(arp_claims(&frames[1], "10.0.0.11".parse().unwrap()), None);
         assert_eq!(arp_claims(&probe("10.0.0.10".parse().unwrap(), MAC), "10.0.0.10".parse().unwrap()), None);

@@ -5,6 +5,9 @@
 //! is taken: it is added, announced at once, and announced again (after 100 ms, 1 s and 5 s, then every `announce_every`, and
 //! whenever the link comes back), since single frames are lost and networks heal.
 //!
+//! When another machine says by ARP that the address is its own, it is told anew where it is; for IPv6 that is heard nowhere, and the
+//! announcements that come anyway must do.
+//!
 //! A lost carrier is not a failure of the address: if every node's switch died, failing over would only spread the outage. It makes a node
 //! that does not serve unready; for one that serves, use a probe as the hierarchy's utility.
 
@@ -17,7 +20,7 @@ mod tests;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ha_core::Resource;
@@ -26,13 +29,17 @@ use ha_core::hierarchy::Fields;
 use ha_core::time::Span;
 use tokio::task::AbortHandle;
 
-use netlink::{Detection, Link, Listener, Netlink, News};
+use netlink::{Detection, Link, Listener, Netlink, News, Present};
 use packet::PacketSocket;
 
 /// After the first announcement, these follow.
 const AGAIN: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
 /// How long an answer to a probe is waited for where a conflict is to refuse the start.
 const PROBE_WAIT: Duration = Duration::from_millis(200);
+/// From one defence to the next: two that defend one address against each other must not fill the network (RFC 5227, section 2.4).
+const DEFENCE_PAUSE: Duration = Duration::from_millis(500);
+/// Before the announcer tries again when the kernel refused it what it needs.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// An address with the length of its network's prefix: "10.0.0.10/24".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +136,12 @@ impl AddressSpec {
     }
 }
 
+/// What is to be seen of an address on its node.
+enum Seen {
+    NoInterface,
+    Interface { link: Link, present: Option<Present> },
+}
+
 /// The resource. See the [module](self).
 pub struct Address {
     spec: AddressSpec,
@@ -145,12 +158,31 @@ impl Address {
         self.spec.address.address
     }
 
+    /// What is to be seen of it on this node now.
+    async fn look(&self, netlink: &Netlink) -> Result<Seen, Failed> {
+        let Some(link) = netlink.link(&self.spec.interface).await? else { return Ok(Seen::NoInterface) };
+        let present = netlink.find(link.index, self.ip()).await?;
+        Ok(Seen::Interface { link, present })
+    }
+
     async fn usable_link(&self, netlink: &Netlink) -> Result<Link, Failed> {
-        let link = netlink.link(&self.spec.interface).await?;
-        if !link.up {
-            return Err(Failed(format!("interface {0} is down: `ip link set {0} up`", self.spec.interface)));
+        match netlink.link(&self.spec.interface).await? {
+            None => Err(Failed(self.no_interface())),
+            Some(link) if !link.up => Err(Failed(self.interface_is_down())),
+            Some(link) => Ok(link),
         }
-        Ok(link)
+    }
+
+    fn no_interface(&self) -> String {
+        format!("there is no interface {}", self.spec.interface)
+    }
+
+    fn not_there(&self) -> String {
+        format!("{} is not on {}", self.ip(), self.spec.interface)
+    }
+
+    fn interface_is_down(&self) -> String {
+        format!("interface {0} is down: `ip link set {0} up`", self.spec.interface)
     }
 
     /// Announces now, and from then on.
@@ -210,6 +242,36 @@ impl Address {
             }
         }
     }
+
+    /// Waits until the kernel says that the address is of no use here any more.
+    async fn misfortune(&self) -> Result<String, Failed> {
+        let interface = &self.spec.interface;
+        let mut listener = Listener::open()?;
+        let netlink = Netlink::open()?;
+        // After the listener has begun to hear, so that nothing falls between.
+        let index = match self.look(&netlink).await? {
+            Seen::NoInterface => return Ok(self.no_interface()),
+            Seen::Interface { link, .. } if !link.up => return Ok(self.interface_is_down()),
+            Seen::Interface { present: None, .. } => return Ok(self.not_there()),
+            Seen::Interface { link, .. } => link.index,
+        };
+        while let Some(news) = listener.next().await {
+            match news {
+                // It may have been there twice, with prefixes of two lengths.
+                News::AddressGone(at, ip)
+                    if at == index && ip == self.ip() && netlink.find(index, ip).await?.is_none() =>
+                {
+                    return Ok(format!("{ip} was removed from {interface} by somebody else"));
+                }
+                News::LinkGone(at) if at == index => return Ok(format!("interface {interface} is gone")),
+                News::Link(now) if now.index == index && !now.up => {
+                    return Ok(format!("interface {interface} was set down"));
+                }
+                _ => {}
+            }
+        }
+        Err(Failed("the kernel closed the connection that tells of changes".into()))
+    }
 }
 
 #[async_trait]
@@ -234,8 +296,14 @@ impl Resource for Address {
     async fn stop(&self, _: &Context) -> Result<(), Failed> {
         self.stop_announcing();
         let netlink = Netlink::open()?;
-        // No interface, no address on it.
-        let Ok(link) = netlink.link(&self.spec.interface).await else { return Ok(()) };
+        // No interface, no address on it. That it cannot be asked for is something else.
+        let Some(link) = netlink.link(&self.spec.interface).await? else { return Ok(()) };
+        if self.ip().is_ipv4()
+            && let Err(error) = netlink::keep_secondaries(&self.spec.interface)
+        {
+            let interface = &self.spec.interface;
+            tracing::warn!("other addresses of {interface} may go with {}: promote_secondaries: {error}", self.ip());
+        }
         netlink.remove(link.index, self.ip()).await?;
         match netlink.find(link.index, self.ip()).await? {
             None => Ok(()),
@@ -244,53 +312,42 @@ impl Resource for Address {
     }
 
     async fn monitor(&self, _: &Context) -> Verdict {
-        let look = async {
-            let netlink = Netlink::open()?;
-            let link = self.usable_link(&netlink).await?;
-            netlink.find(link.index, self.ip()).await
+        let seen = match Netlink::open() {
+            Ok(netlink) => self.look(&netlink).await,
+            Err(failed) => Err(failed),
         };
-        match look.await {
-            Ok(Some(present)) if present.dad_failed => Verdict::Bad(format!("{} is a duplicate", self.ip())),
-            Ok(Some(_)) => Verdict::Good,
-            Ok(None) => Verdict::Bad(format!("{} is not on {}", self.ip(), self.spec.interface)),
-            Err(failed) => Verdict::Bad(failed.0),
+        match seen {
+            Err(failed) => Verdict::Unknown(failed.0),
+            Ok(Seen::NoInterface) => Verdict::Bad(self.no_interface()),
+            Ok(Seen::Interface { link, .. }) if !link.up => Verdict::Bad(self.interface_is_down()),
+            Ok(Seen::Interface { present: None, .. }) => Verdict::Bad(self.not_there()),
+            Ok(Seen::Interface { present: Some(present), .. }) if present.dad_failed => {
+                Verdict::Bad(format!("{} is a duplicate", self.ip()))
+            }
+            Ok(Seen::Interface { present: Some(_), .. }) => Verdict::Good,
         }
     }
 
     async fn adopt(&self, _: &Context) -> Result<Found, Failed> {
-        let netlink = Netlink::open()?;
-        let Ok(link) = self.usable_link(&netlink).await else { return Ok(Found::Stopped) };
-        if netlink.find(link.index, self.ip()).await?.is_none() {
-            return Ok(Found::Stopped);
+        match self.look(&Netlink::open()?).await? {
+            Seen::NoInterface | Seen::Interface { present: None, .. } => Ok(Found::Stopped),
+            // On an interface that is down too: it would be on the network again as soon as that comes up.
+            Seen::Interface { link, present: Some(_) } => {
+                self.announce_from_now(&link);
+                Ok(Found::Running)
+            }
         }
-        self.announce_from_now(&link);
-        Ok(Found::Running)
     }
 
     async fn watch(&self, _: &Context) -> String {
-        // Where the kernel does not tell, the monitor does.
-        let Ok(mut listener) = Listener::open() else { return std::future::pending().await };
-        let Ok(link) = (match Netlink::open() {
-            Ok(netlink) => netlink.link(&self.spec.interface).await,
-            Err(failed) => Err(failed),
-        }) else {
-            return format!("interface {} is gone", self.spec.interface);
-        };
-        while let Some(news) = listener.next().await {
-            match news {
-                News::AddressGone(index, ip) if index == link.index && ip == self.ip() => {
-                    return format!("{ip} was removed from {} by somebody else", self.spec.interface);
-                }
-                News::LinkGone(index) if index == link.index => {
-                    return format!("interface {} is gone", self.spec.interface);
-                }
-                News::Link(now) if now.index == link.index && !now.up => {
-                    return format!("interface {} was set down", self.spec.interface);
-                }
-                _ => {}
+        match self.misfortune().await {
+            Ok(why) => why,
+            // Where the kernel does not tell, the monitor does.
+            Err(failed) => {
+                tracing::warn!("{} is watched by its monitor only: {failed}", self.ip());
+                std::future::pending().await
             }
         }
-        std::future::pending().await
     }
 
     async fn ready(&self) -> Result<(), Failed> {
@@ -327,17 +384,73 @@ fn send_all(socket: &PacketSocket, ip: IpAddr, mac: frames::Mac) {
     }
 }
 
-/// Announces again and again, when the link comes back, and when somebody else says that the address is theirs.
+/// When to announce next. Nothing that happens in between puts it off.
+struct Schedule {
+    /// What is left of [`AGAIN`].
+    again: std::array::IntoIter<Duration, { AGAIN.len() }>,
+    every: Duration,
+    due: Instant,
+    /// The last time.
+    defended: Option<Instant>,
+    /// The next time, if there is something to answer.
+    defence: Option<Instant>,
+}
+
+impl Schedule {
+    /// After a first announcement just now.
+    fn new(every: Duration) -> Self {
+        let mut schedule =
+            Schedule { again: AGAIN.into_iter(), every, due: Instant::now(), defended: None, defence: None };
+        schedule.announced(Instant::now());
+        schedule
+    }
+
+    fn next(&self) -> Instant {
+        self.defence.map_or(self.due, |defence| defence.min(self.due))
+    }
+
+    /// Everything due until now was announced.
+    fn announced(&mut self, now: Instant) {
+        if self.due <= now {
+            self.due = now + self.again.next().unwrap_or(self.every);
+        }
+        if self.defence.is_some_and(|due| due <= now) {
+            (self.defended, self.defence) = (Some(now), None);
+        }
+    }
+
+    /// Somebody else says that the address is theirs: to be answered at once, if it was not answered just before. Whether this is news.
+    fn defend(&mut self, now: Instant) -> bool {
+        let news = self.defence.is_none();
+        self.defence.get_or_insert(self.defended.map_or(now, |last| now.max(last + DEFENCE_PAUSE)));
+        news
+    }
+}
+
+/// Announces again and again, until it is aborted.
 async fn keep_announcing(spec: AddressSpec, index: u32) {
+    let mut schedule = Schedule::new(spec.announce_every);
+    loop {
+        let Err(failed) = announce_until_failed(&spec, index, &mut schedule).await;
+        tracing::warn!("{} is not announced again for now: {failed}", spec.address.address);
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Announces whenever it is due, when the link comes back, and when somebody else says that the address is theirs.
+async fn announce_until_failed(
+    spec: &AddressSpec,
+    index: u32,
+    schedule: &mut Schedule,
+) -> Result<std::convert::Infallible, Failed> {
     let ip = spec.address.address;
-    let (Ok(netlink), Ok(mut listener)) = (Netlink::open(), Listener::open()) else { return };
-    let Ok(mut link) = netlink.link(&spec.interface).await else { return };
-    let Ok(socket) = PacketSocket::open(index) else { return };
-    let mut first = AGAIN.into_iter();
-    let mut wait = first.next().unwrap_or(spec.announce_every);
+    let mut listener = Listener::open()?;
+    let gone = || Failed(format!("there is no interface {}", spec.interface));
+    let mut link = Netlink::open()?.link(&spec.interface).await?.filter(|link| link.index == index).ok_or_else(gone)?;
+    let socket = PacketSocket::open(index).map_err(Failed::new)?;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(wait) => wait = first.next().unwrap_or(spec.announce_every),
+            () = tokio::time::sleep_until(schedule.next().into()) => {}
             news = listener.next() => match news {
                 Some(News::Link(now)) if now.index == index => {
                     let back = now.carrier && !link.carrier;
@@ -347,22 +460,21 @@ async fn keep_announcing(spec: AddressSpec, index: u32) {
                     }
                 }
                 Some(_) => continue,
-                None => return,
+                None => return Err(Failed("the kernel closed the connection that tells of changes".into())),
             },
             frame = socket.receive() => {
                 let (Ok(frame), IpAddr::V4(v4)) = (frame, ip) else { continue };
-                match frames::arp_claims(&frame, v4).filter(|other| Some(*other) != link.mac) {
-                    Some(other) => {
-                        tracing::warn!("{ip} is said to be at {} too: saying again that it is here", mac_text(other));
-                        // Two that defend against each other must not fill the network (RFC 5227, section 2.4).
-                        tokio::time::sleep(Duration::from_millis(500)).await;
-                    }
-                    None => continue,
+                if let Some(other) = frames::arp_claims(&frame, v4).filter(|other| Some(*other) != link.mac)
+                    && schedule.defend(Instant::now())
+                {
+                    tracing::warn!("{ip} is said to be at {} too: saying again that it is here", mac_text(other));
                 }
+                continue;
             }
         }
         if let Some(mac) = link.mac {
             send_all(&socket, ip, mac);
         }
+        schedule.announced(Instant::now());
     }
 }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use ha_core::driver::Failed;
+use nix::errno::Errno;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -66,12 +67,13 @@ impl Netlink {
         Ok(Netlink { handle })
     }
 
-    pub(super) async fn link(&self, interface: &str) -> Result<Link, Failed> {
+    /// `None`: there is no such interface.
+    pub(super) async fn link(&self, interface: &str) -> Result<Option<Link>, Failed> {
         let mut found = self.handle.link().get().match_name(interface.to_owned()).execute();
         match found.try_next().await {
-            Ok(Some(message)) => Ok(link_of(&message)),
-            Ok(None) => Err(Failed(format!("there is no interface {interface}"))),
-            Err(error) => Err(Failed(format!("there is no interface {interface}, or it cannot be looked at: {error}"))),
+            Ok(message) => Ok(message.as_ref().map(link_of)),
+            Err(error) if is(&error, Errno::ENODEV) => Ok(None),
+            Err(error) => Err(Failed(format!("interface {interface} cannot be looked at: {error}"))),
         }
     }
 
@@ -86,12 +88,11 @@ impl Netlink {
     /// Removes it; fine if it is not there.
     pub(super) async fn remove(&self, link: u32, address: IpAddr) -> Result<(), Failed> {
         for message in self.messages(link, address).await? {
-            self.handle
-                .address()
-                .del(message)
-                .execute()
-                .await
-                .map_err(|e| Failed(format!("cannot remove {address}: {e}")))?;
+            match self.handle.address().del(message).execute().await {
+                // Somebody was quicker, or the interface went with it.
+                Err(error) if is(&error, Errno::EADDRNOTAVAIL) || is(&error, Errno::ENODEV) => {}
+                result => result.map_err(|e| Failed(format!("cannot remove {address}: {e}")))?,
+            }
         }
         Ok(())
     }
@@ -116,6 +117,17 @@ impl Netlink {
             found.try_collect().await.map_err(|e| Failed(format!("cannot list addresses: {e}")))?;
         Ok(all.into_iter().filter(|m| address_of(m) == Some(address) && m.header.index == link).collect())
     }
+}
+
+/// Whether the kernel answered with this error.
+fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(answer) if answer.to_io().raw_os_error() == Some(errno as i32))
+}
+
+/// Lets other addresses of an interface outlive the one that came first. Addresses of one network hang on the first of them (its "primary"),
+/// and the kernel removes them all with it unless told otherwise: `promote_secondaries`, in ip-sysctl.rst of the kernel's documentation.
+pub(super) fn keep_secondaries(interface: &str) -> std::io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/promote_secondaries"), "1")
 }
 
 /// Hears of everything that happens to interfaces and addresses.
