@@ -19,9 +19,10 @@ pub mod lock_area;
 pub enum Belief {
     /// In contact and not known to have given the hierarchy up: its claim is not to be touched (invariant S6).
     Heard,
-    /// Said goodbye, was seen with a new boot, was fenced, or is in contact and says that it does not serve the hierarchy.
+    /// Said goodbye, or was fenced: what it held is free.
     Gone,
-    /// Silent. Whether it is dead is for the claim to find out.
+    /// Silent; or in contact and saying that it does not serve the hierarchy, which may have changed since it was said.
+    /// Whether it is dead, or holds the claim still, is for the claim to find out.
     Lost,
 }
 

@@ -4,7 +4,7 @@ use super::{Engine, Entry};
 use crate::claim::Beliefs;
 use crate::contact::{AnnouncedPhase, Announcement, Declined, Peer, PeerState};
 use crate::mastership::{self, Excluded, Hearing, Judgement, Other, Own, Standing, View};
-use crate::name::{HierarchyName, NodeName};
+use crate::name::{Epoch, HierarchyName, NodeName};
 use crate::record::Happened;
 use crate::time::Time;
 
@@ -124,23 +124,23 @@ impl Engine {
     /// Who had it in service before, as far as is known; with the time when it was last heard, if it is lost.
     pub(super) fn served_before(&self, name: &HierarchyName) -> Option<(NodeName, Option<Time>)> {
         let entry = self.entries.get(name)?;
-        let mut found = None;
+        let mut lost: Option<(Epoch, NodeName, Option<Time>)> = None;
+        let mut left = None;
         for node in &entry.life.hierarchy.nodes {
             let Some(peer) = self.contact.peer(node) else { continue };
             let Some(announced) = peer.announcement(name) else { continue };
-            if announced.heir.as_ref() == Some(self.contact.me()) {
+            if announced.heir.as_ref() == Some(self.contact.me()) && peer.in_contact() {
                 return Some((node.clone(), None));
             }
-            let served = announced.phase.holds_claim() || announced.epoch >= entry.life.known;
-            let lost = matches!(peer.state(), PeerState::Lost { .. });
-            if served && announced.phase.holds_claim() && lost {
-                return Some((node.clone(), peer.last_heard()));
-            }
-            if announced.phase == AnnouncedPhase::Stopping || matches!(peer.state(), PeerState::Left) {
-                found = Some((node.clone(), None));
+            let silent = matches!(peer.state(), PeerState::Lost { .. });
+            // Of several that fell silent the one of the last tenure.
+            if silent && announced.phase.holds_claim() && lost.as_ref().is_none_or(|(e, ..)| announced.epoch > *e) {
+                lost = Some((announced.epoch, node.clone(), peer.last_heard()));
+            } else if announced.phase == AnnouncedPhase::Stopping || matches!(peer.state(), PeerState::Left) {
+                left = Some((node.clone(), None));
             }
         }
-        found
+        lost.map(|(_, node, heard)| (node, heard)).or(left)
     }
 
     fn heir_took_over(&self, name: &HierarchyName) -> bool {
@@ -163,7 +163,8 @@ impl Engine {
         entry.life.known = entry.life.known.max(announced.epoch);
         if announced.phase == AnnouncedPhase::InService && !entry.life.holds() {
             entry.life.agree_on_failures(announced.failures, now);
-        } else {
+        } else if entry.life.announced_phase() != AnnouncedPhase::InService {
+            // One that has it in service knows better.
             entry.life.remember_failures(announced.failures, now);
         }
         if !announced.phase.holds_claim() {

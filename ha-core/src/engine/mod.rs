@@ -8,8 +8,11 @@
 
 mod asked;
 mod command;
+mod hearing;
 mod io;
 mod judge;
+mod leases;
+mod lives;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -22,24 +25,16 @@ use std::time::Duration;
 
 pub use command::{Ask, Command, Refused, Reply, Switch};
 pub use io::{CommandId, Effect, Input, Lasting};
+use leases::Lease;
 pub use snapshot::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerView, ResourceView, Snapshot};
 
-use crate::claim::{Loss, Tenure};
-use crate::contact::{Contact, ContactConfig, ContactConfigError, ContactEvent, Directive, NodeAnnouncement};
+use crate::contact::{Contact, ContactConfig, ContactConfigError, Directive, NodeAnnouncement};
 use crate::hierarchy::{Fingerprint, Hierarchy};
 use crate::mastership::Judgement;
-use crate::name::{ChannelName, ClusterName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
+use crate::name::{ClusterName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::{Event, Happened};
-use crate::recovery::{Around, Decline, Do, Life, LifeTimer, OpId, Out, Pressure};
+use crate::recovery::{Decline, Life, LifeTimer, OpId, Out, Pressure};
 use crate::time::{Time, Timers};
-
-/// A claim that is not kept up by itself is proven this often.
-const UPHOLD_EVERY: Duration = Duration::from_secs(1);
-/// A claim that could not be proven is tried again after this.
-const UPHOLD_AGAIN: Duration = Duration::from_millis(250);
-
-/// A clock set back needs one new incarnation; two agents with one name would need ever more.
-const REINCARNATIONS: u32 = 3;
 
 /// What the engine needs to know of its node.
 #[derive(Clone, Debug)]
@@ -97,20 +92,10 @@ struct Entry {
     upholding: Option<OpId>,
     /// To be taken out: another definition is in the making, or none.
     retiring: bool,
-    /// To when its own lease is good, for a claim that does not share one.
-    tenure_end: Option<Time>,
+    /// How long its own lease is from one renewal to its end, for a claim that does not share one.
+    tenure_length: Option<Duration>,
     /// To when what runs may run at most.
     guarded_until: Option<Time>,
-}
-
-#[derive(Default)]
-struct Lease {
-    until: Option<Time>,
-    length: Duration,
-    trouble: Option<String>,
-    lapsed: u64,
-    channel: Option<ChannelName>,
-    members: BTreeSet<HierarchyName>,
 }
 
 /// One node of the cluster.
@@ -205,7 +190,7 @@ impl Engine {
             lease: joining.lease,
             upholding: None,
             retiring: false,
-            tenure_end: None,
+            tenure_length: None,
             guarded_until: None,
         };
         self.entries.insert(name.clone(), entry);
@@ -279,9 +264,11 @@ impl Engine {
         true
     }
 
-    /// Takes in something that happened.
+    /// Takes in something that happened. What was due before it is done first: after a pause of this node, nothing may begin
+    /// under a tenure whose end has passed.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = now;
+        self.do_what_is_due();
         match input {
             Input::Received { channel, from, incarnation, message } => {
                 self.contact.received(now, &channel, &from, incarnation, message);
@@ -289,7 +276,6 @@ impl Engine {
             Input::Acquired { hierarchy, op, answer } => {
                 self.with_life(&hierarchy, |life, around, now, out| life.claimed(op, answer, around, now, out));
                 self.begin_tenure(&hierarchy);
-                self.unpin_from_failed(&hierarchy);
                 self.dirty.insert(hierarchy);
             }
             Input::Inspected { hierarchy, op, answer } => {
@@ -327,6 +313,12 @@ impl Engine {
         if self.contact.next_deadline().is_some_and(|at| at <= now) {
             self.contact.handle_timeout(now);
         }
+        self.do_what_is_due();
+        self.settle();
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = self.now;
         while let Some(key) = self.timers.pop_due(now) {
             match key {
                 TimerKey::Hierarchy(name) => {
@@ -346,7 +338,6 @@ impl Engine {
                 TimerKey::Request(request) => self.request_failed(request, "no answer in time"),
             }
         }
-        self.settle();
     }
 
     /// When [`Engine::handle_timeout`] is to be called.
@@ -362,183 +353,6 @@ impl Engine {
     /// What runs under leases, and to when each may run at most: for the watchdog.
     pub fn guarded(&self) -> impl Iterator<Item = (&HierarchyName, Time)> {
         self.entries.iter().filter(|(_, e)| e.life.runs()).filter_map(|(name, e)| e.guarded_until.map(|t| (name, t)))
-    }
-
-    // --- One hierarchy -------------------------------------------------------------------------------------------------------
-
-    /// Runs `act` on the life of a hierarchy and carries out what it wants.
-    fn with_life<R>(
-        &mut self,
-        name: &HierarchyName,
-        act: impl FnOnce(&mut Life, &Around<'_>, Time, &mut Out) -> R,
-    ) -> Option<R> {
-        let lease_length = self.lease_length(name);
-        let before = self.served_before(name);
-        let entry = self.entries.get_mut(name)?;
-        let around = Around {
-            judgement: &entry.judgement,
-            directive: &entry.directive,
-            utility: entry.utility,
-            pressure: self.pressure,
-            standby: self.standby.as_deref(),
-            draining: self.draining || entry.retiring,
-            can_reset: self.config.can_reset,
-            before,
-            lease_length,
-        };
-        let result = act(&mut entry.life, &around, self.now, &mut self.out);
-        self.carry_out(name);
-        Some(result)
-    }
-
-    fn carry_out(&mut self, name: &HierarchyName) {
-        let list = std::mem::take(&mut self.out.list);
-        for what in list {
-            self.carry_out_one(name, what);
-        }
-        self.mind(name);
-    }
-
-    fn carry_out_one(&mut self, name: &HierarchyName, what: Do) {
-        let Some(entry) = self.entries.get(name) else { return };
-        let hierarchy = name.clone();
-        let resource = |i: usize| entry.life.hierarchy.resources.get(i).map(|r| r.name.clone());
-        let epoch = entry.life.held.map_or(entry.life.known, |h| h.epoch);
-        let effect = match what {
-            Do::Acquire { op, known, adopt } => {
-                let request = crate::claim::Acquire { beliefs: self.beliefs(name), known, adopt };
-                Some(Effect::Acquire { hierarchy, op, request })
-            }
-            Do::Inspect { op } => Some(Effect::Inspect { hierarchy, op }),
-            Do::Release { op, epoch, heir, failures } => Some(Effect::Release { hierarchy, op, epoch, heir, failures }),
-            Do::Operate { op, resource: i, operation, timeout } => {
-                resource(i).map(|resource| Effect::Operate { hierarchy, resource, op, operation, epoch, timeout })
-            }
-            Do::Cancel { op } => Some(Effect::Cancel { op }),
-            Do::Watch { resource: i } => resource(i).map(|resource| Effect::Watch { hierarchy, resource, epoch }),
-            Do::Unwatch { resource: i } => resource(i).map(|resource| Effect::Unwatch { hierarchy, resource }),
-            Do::Running(epoch) => {
-                if epoch.is_some() {
-                    self.remember(name);
-                }
-                Some(Effect::RememberRunning { hierarchy, epoch })
-            }
-            Do::Lasting => {
-                self.remember(name);
-                None
-            }
-            Do::Record(what) => {
-                self.tell(Some(name), what);
-                None
-            }
-            Do::Quarantine { why } => {
-                self.tell(Some(name), Happened::Quarantined { why: why.clone() });
-                let by = format!("ha@{}", self.me());
-                self.direct(name, &by, "", None, |d| d.quarantined = Some(why));
-                None
-            }
-            Do::Reset { why } => {
-                self.tell(Some(name), Happened::NodeReset { why: why.clone() });
-                Some(Effect::Reset { why: format!("{name}: {why}") })
-            }
-        };
-        self.effects.extend(effect);
-    }
-
-    /// Keeps what depends on a life's state in step with it: timers, the queue, the guard, the announcement.
-    fn mind(&mut self, name: &HierarchyName) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        if entry.life.take_turned() {
-            self.dirty.insert(name.clone());
-        }
-        let key = TimerKey::Hierarchy(name.clone());
-        match entry.life.next_deadline() {
-            Some(at) => self.timers.set(key, at),
-            None => self.timers.cancel(&key),
-        }
-        if !entry.life.holds() {
-            entry.upholding = None;
-            self.timers.cancel(&TimerKey::Uphold(name.clone()));
-            self.timers.cancel(&TimerKey::TenureEnd(name.clone()));
-            if !entry.life.runs() {
-                entry.guarded_until = None;
-            }
-        }
-        let place = (Reverse(entry.life.hierarchy.policy.importance), name.clone());
-        if entry.life.recovering() && !entry.directive.maintenance {
-            if entry.life.may_start {
-                self.queued.remove(&place);
-                self.starting.insert(name.clone());
-            } else {
-                self.queued.insert(place);
-            }
-        } else {
-            self.queued.remove(&place);
-            self.starting.remove(name);
-        }
-        self.announce(name);
-    }
-
-    fn begin_tenure(&mut self, name: &HierarchyName) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let Some(held) = entry.life.held else { return };
-        match entry.lease.as_ref().and_then(|l| self.leases.get(l)) {
-            Some(lease) => entry.guarded_until = lease.until,
-            None => self.renewed(name, held.tenure),
-        }
-    }
-
-    /// A pin holds until its target fails: then it must not pull the hierarchy back later.
-    fn unpin_from_failed(&mut self, name: &HierarchyName) {
-        let Some(entry) = self.entries.get(name) else { return };
-        let Some(pin) = entry.directive.pin.clone() else { return };
-        if entry.life.holds() && pin != *self.me() {
-            let by = format!("ha@{}", self.me());
-            let reason = format!("{pin} does not serve it any more, and {} took over", self.me());
-            self.direct(name, &by, &reason, Some("unpinned"), |d| d.pin = None);
-        }
-    }
-
-    fn renewed(&mut self, name: &HierarchyName, tenure: Tenure) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_EVERY);
-        if let Tenure::Until(until) = tenure {
-            let length = self.now.until(until);
-            entry.tenure_end = Some(until);
-            entry.guarded_until = Some(until);
-            let forced = entry.life.hierarchy.policy.forced_stop_within.min(length / 3);
-            self.timers.set(TimerKey::TenureEnd(name.clone()), until - forced);
-            self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_EVERY.min(length / 5));
-        }
-    }
-
-    fn uphold(&mut self, name: &HierarchyName) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let Some(held) = entry.life.held else { return };
-        if entry.upholding.is_none() {
-            let op = self.out.next_op();
-            entry.upholding = Some(op);
-            self.effects.push_back(Effect::Uphold { hierarchy: name.clone(), op, epoch: held.epoch });
-        }
-    }
-
-    fn upheld(&mut self, name: &HierarchyName, op: OpId, answer: Result<Tenure, Loss>) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        if entry.upholding.take_if(|o| *o == op).is_none() || !entry.life.holds() {
-            return;
-        }
-        match answer {
-            Ok(tenure) => self.renewed(name, tenure),
-            Err(Loss::Unproven(why)) => {
-                self.tell(Some(name), Happened::Trouble { what: format!("the claim could not be proven: {why}") });
-                self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_AGAIN);
-            }
-            Err(loss @ Loss::Taken(_)) => {
-                let why = loss.to_string();
-                self.with_life(name, |life, around, now, out| life.claim_lost(&why, around, now, out));
-                self.dirty.insert(name.clone());
-            }
-        }
     }
 
     // --- What happens around -------------------------------------------------------------------------------------------------
@@ -579,117 +393,6 @@ impl Engine {
         }
     }
 
-    fn lease_news(&mut self, name: &str, news: &crate::claim::LeaseNews) {
-        let now = self.now;
-        let lease = self.leases.entry(name.to_owned()).or_default();
-        let was_good = lease.until.is_some_and(|t| t > now);
-        let was_trouble = lease.trouble.clone();
-        lease.until = news.until;
-        lease.trouble.clone_from(&news.trouble);
-        let is_good = news.until.is_some_and(|t| t > now);
-        // A lease that ran out and was entered anew proves nothing of what was held before.
-        let was_good = was_good && lease.lapsed == news.lapsed;
-        let renewed_after_lapse = lease.lapsed != news.lapsed;
-        lease.lapsed = news.lapsed;
-        if let Some(until) = news.until.filter(|_| is_good) {
-            lease.length = lease.length.max(now.until(until));
-        }
-        let channel = match &lease.channel {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = ChannelName::new(name.replace(':', "-")).ok();
-                lease.channel.clone_from(&channel);
-                match channel {
-                    Some(channel) => channel,
-                    None => return,
-                }
-            }
-        };
-        let members: Vec<HierarchyName> = lease.members.iter().cloned().collect();
-        for (peer, seen) in &news.peers {
-            match seen {
-                crate::claim::PeerOnStorage::Beating(at) => self.contact.heard_on_storage(now, &channel, peer, *at),
-                crate::claim::PeerOnStorage::Left => self.contact.left_on_storage(now, &channel, peer),
-            }
-        }
-        if news.trouble != was_trouble {
-            self.trouble(format!("lease {name}"), news.trouble.clone());
-        }
-        if is_good {
-            self.set_lease_end(name, &members);
-        }
-        if is_good != was_good {
-            for member in members {
-                if renewed_after_lapse {
-                    self.with_life(&member, |life, around, now, out| {
-                        if life.holds() {
-                            life.claim_lost("the lease ran out before it was renewed", around, now, out);
-                        }
-                    });
-                }
-                if is_good {
-                    self.with_life(&member, |life, _, _, out| {
-                        life.hurry();
-                        life.inspect(out);
-                    });
-                } else {
-                    self.with_life(&member, |life, around, now, out| {
-                        if life.holds() {
-                            life.claim_lost("the lease is lost", around, now, out);
-                        }
-                    });
-                }
-                self.dirty.insert(member);
-            }
-        }
-    }
-
-    /// One timer for the whole lease: the longest forced stop among those that run decides when it is too late to wait.
-    fn set_lease_end(&mut self, name: &str, members: &[HierarchyName]) {
-        let Some(lease) = self.leases.get(name) else { return };
-        let (Some(until), length) = (lease.until, lease.length) else { return };
-        let mut forced = Duration::ZERO;
-        for member in members {
-            let Some(entry) = self.entries.get_mut(member) else { continue };
-            if entry.life.holds() {
-                entry.guarded_until = Some(until);
-                forced = forced.max(entry.life.hierarchy.policy.forced_stop_within.min(length / 3));
-            }
-        }
-        if forced > Duration::ZERO {
-            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until - forced);
-        } else {
-            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until);
-        }
-    }
-
-    fn lease_ends(&mut self, name: &str) {
-        let Some(lease) = self.leases.get(name) else { return };
-        let left = lease.until.map_or(Duration::ZERO, |t| self.now.until(t));
-        let trouble = lease.trouble.clone().unwrap_or_else(|| "no renewal was acknowledged".to_owned());
-        let why = format!("lease {name} ends in {left:.1?} and could not be renewed: {trouble}");
-        let members: Vec<HierarchyName> = lease.members.iter().cloned().collect();
-        for member in members {
-            self.with_life(&member, |life, around, now, out| {
-                if life.holds() {
-                    life.claim_lost(&why, around, now, out);
-                }
-            });
-            self.dirty.insert(member);
-        }
-        if left > Duration::ZERO {
-            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), self.now + left);
-        }
-    }
-
-    fn lease_length(&self, name: &HierarchyName) -> Option<Duration> {
-        let entry = self.entries.get(name)?;
-        match &entry.lease {
-            Some(lease) => self.leases.get(lease).map(|l| l.length).filter(|l| *l > Duration::ZERO),
-            None => entry.tenure_end.map(|_| UPHOLD_EVERY * 3),
-        }
-    }
-
     // --- All together --------------------------------------------------------------------------------------------------------
 
     /// Works until nothing is left to be judged.
@@ -716,78 +419,6 @@ impl Engine {
         let Some((_, name)) = self.queued.pop_first() else { return false };
         self.with_life(&name, |life, around, now, out| life.let_start(around, now, out));
         true
-    }
-
-    fn take_contact(&mut self) {
-        while let Some(event) = self.contact.poll_event() {
-            self.contact_event(event);
-        }
-        if !self.settled && self.contact.settled() {
-            self.settled = true;
-            self.dirty.extend(self.entries.keys().cloned());
-        }
-    }
-
-    fn contact_event(&mut self, event: ContactEvent) {
-        let line = event.to_string();
-        match event {
-            ContactEvent::Alive { peer, .. } | ContactEvent::Left { peer } | ContactEvent::Restarted { peer, .. } => {
-                self.tell(None, Happened::Contact { peer: peer.clone(), what: line });
-                self.concern(&peer);
-            }
-            ContactEvent::Late { peer } => self.tell(None, Happened::Contact { peer, what: line }),
-            ContactEvent::Lost { peer, since } => {
-                self.tell(None, Happened::ContactLost { peer: peer.clone(), last_heard: since });
-                self.concern(&peer);
-            }
-            ContactEvent::Announced { peer, hierarchy } => self.announced(&peer, &hierarchy),
-            ContactEvent::Withdrawn { hierarchy, .. } => {
-                self.dirty.insert(hierarchy);
-            }
-            ContactEvent::NodeAnnounced { peer } | ContactEvent::Synced { peer } => self.concern(&peer),
-            ContactEvent::Gap { .. } => self.tell(None, Happened::Trouble { what: line }),
-            ContactEvent::Paused { for_about } => {
-                self.tell(None, Happened::TimeGap { gap: for_about });
-                let names: Vec<HierarchyName> = self.entries.keys().cloned().collect();
-                for name in names {
-                    self.uphold(&name);
-                }
-            }
-            ContactEvent::Parcel { from, bytes } => self.parcel(&from, &bytes),
-            ContactEvent::ParcelDelivered { to, id } => {
-                self.parcels.remove(&(to, id.0));
-            }
-            ContactEvent::ParcelFailed { to, id, why } => {
-                if let Some(request) = self.parcels.remove(&(to, id.0)) {
-                    self.request_failed(request, &why.to_string());
-                }
-            }
-            ContactEvent::KnownAsLater { incarnation } => {
-                let next = Incarnation(incarnation.0.saturating_add(1));
-                self.tell(None, Happened::Trouble { what: line });
-                self.reincarnations += 1;
-                if self.reincarnations > REINCARNATIONS {
-                    let what =
-                        "another agent speaks under the name of this node: this one falls silent; stop one of them";
-                    self.trouble("name".to_owned(), Some(what.to_owned()));
-                    return;
-                }
-                self.contact.reincarnate(self.now, next);
-                self.config.incarnation = next;
-                self.effects.push_back(Effect::Reincarnate(next));
-            }
-        }
-    }
-
-    /// What is new of a peer concerns the hierarchies that list it.
-    fn concern(&mut self, peer: &NodeName) {
-        let names: Vec<HierarchyName> = self.by_node.get(peer).into_iter().flatten().cloned().collect();
-        for name in names {
-            if let Some(entry) = self.entries.get_mut(&name) {
-                entry.life.hurry();
-            }
-            self.dirty.insert(name);
-        }
     }
 
     fn tell(&mut self, hierarchy: Option<&HierarchyName>, what: Happened) {

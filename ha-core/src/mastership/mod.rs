@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::{Belief, Beliefs};
-use crate::contact::{Announcement, Directive};
+use crate::contact::{AnnouncedPhase, Announcement, Directive};
 use crate::hierarchy::{Fingerprint, Hierarchy, Rank};
 use crate::name::{NodeName, Utility};
 
@@ -230,11 +230,12 @@ pub fn standing(view: &View<'_>) -> Judgement {
 /// What this node believes of the others as far as the claim of this hierarchy goes.
 pub fn beliefs(view: &View<'_>) -> Beliefs {
     let believe = |o: &Other<'_>| match (o.hearing, o.announced) {
-        (Hearing::InContact, Some(a)) if a.phase.holds_claim() => Belief::Heard,
-        (Hearing::InContact, Some(_)) | (Hearing::Left, _) => Belief::Gone,
-        (Hearing::InContact, None) if o.synced => Belief::Gone,
-        (Hearing::InContact, None) => Belief::Heard,
-        (Hearing::Lost | Hearing::Awaited, _) => Belief::Lost,
+        (Hearing::InContact, Some(a)) if a.phase.holds_claim() || a.phase == AnnouncedPhase::Claiming => Belief::Heard,
+        (Hearing::InContact, None) if !o.synced => Belief::Heard,
+        (Hearing::Left, _) => Belief::Gone,
+        // One in contact that says that it does not serve may have won the claim since, with its word still on the way:
+        // the claim itself finds out whether it defends it.
+        (Hearing::InContact | Hearing::Lost | Hearing::Awaited, _) => Belief::Lost,
     };
     view.others.iter().map(|o| (o.name.clone(), believe(o))).collect::<std::collections::BTreeMap<_, _>>().into()
 }
@@ -410,3 +411,6 @@ fn heir(view: &View<'_>, facts: &mut Facts) -> Heir {
 fn names<'a>(names: impl Iterator<Item = &'a NodeName>) -> String {
     names.map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,6 +169,9 @@ impl Life {
         if matches!(self.phase, Phase::StopFailed { .. }) {
             self.timers.set(LifeTimer::Unstick, now);
         }
+        if self.timers.get(&LifeTimer::RestartBackoff).is_some() {
+            self.timers.set(LifeTimer::RestartBackoff, now);
+        }
         self.hurry();
     }
 

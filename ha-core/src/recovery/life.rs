@@ -323,6 +323,7 @@ impl Life {
         match answer {
             Ok(held) if awaited => self.won(held, around, now, out),
             Ok(held) if self.step(Trigger::ClaimWon) == Step::GiveBack => {
+                self.known = self.known.max(held.epoch);
                 self.held = Some(held);
                 self.release(None, now, out);
             }
@@ -521,7 +522,10 @@ impl Life {
                 let every = self.hierarchy.resources[part].monitor.every;
                 self.timers.set(LifeTimer::Monitor(part), now + every);
             }
-            Meaning::NotRunning { part } => self.works.restart(part),
+            Meaning::NotRunning { part } => {
+                self.adopted = false;
+                self.works.restart(part);
+            }
             Meaning::Stuck { .. } => self.stuck(around, now, out),
             Meaning::Failed { part, during } => {
                 let why = self.works.parts[part].trouble.clone().unwrap_or_default();
@@ -711,6 +715,9 @@ impl Life {
             }
             LifeTimer::RestartBackoff => self.proceed(around, now, out),
             LifeTimer::Monitor(part) => {
+                if !matches!(self.phase, Phase::Adopting | Phase::Starting | Phase::InService | Phase::Restarting) {
+                    return false;
+                }
                 if around.directive.maintenance {
                     let every = self.hierarchy.resources.get(part).map_or(RETRY_LAST, |r| r.monitor.every);
                     self.timers.set(LifeTimer::Monitor(part), now + every);
@@ -718,6 +725,7 @@ impl Life {
                     self.works.monitor(part, now, out);
                 }
             }
+            LifeTimer::Settle if self.phase != Phase::InService => {}
             LifeTimer::Settle => {
                 self.early = 0;
                 self.counted = false;
@@ -769,6 +777,10 @@ impl Life {
     pub(crate) fn redefine(&mut self, hierarchy: Arc<Hierarchy>, now: Time) {
         self.works.redefine(hierarchy.clone(), now);
         self.hierarchy = hierarchy;
+        // The intervals may be others, and the positions.
+        for (part, spec) in self.hierarchy.resources.iter().enumerate() {
+            self.timers.set(LifeTimer::Monitor(part), now + spec.monitor.every);
+        }
     }
 
     /// Restarts resources whose definition changed, if anything of the hierarchy runs here.

@@ -121,8 +121,15 @@ pub(crate) struct Part {
     pub(crate) state: State,
     pub(crate) trouble: Option<String>,
     monitoring: Option<OpId>,
+    watched: bool,
     unknowns: u32,
     begun: Time,
+}
+
+impl Part {
+    fn new(begun: Time) -> Self {
+        Part { state: State::Down, trouble: None, monitoring: None, watched: false, unknowns: 0, begun }
+    }
 }
 
 /// How resources are taken down.
@@ -160,9 +167,8 @@ pub(crate) struct Works {
 
 impl Works {
     pub(crate) fn new(hierarchy: Arc<Hierarchy>, begun: Time) -> Self {
-        let part = Part { state: State::Down, trouble: None, monitoring: None, unknowns: 0, begun };
         let mut works = Works {
-            parts: vec![part; hierarchy.resources.len()],
+            parts: vec![Part::new(begun); hierarchy.resources.len()],
             dependents: Vec::new(),
             hierarchy,
             cycle: BTreeSet::new(),
@@ -177,11 +183,12 @@ impl Works {
         let parts = std::mem::take(&mut self.parts);
         let mut by_name: std::collections::BTreeMap<_, _> =
             old.resources.iter().map(|r| r.name.clone()).zip(parts).collect();
-        let fresh = Part { state: State::Down, trouble: None, monitoring: None, unknowns: 0, begun: now };
-        self.parts =
-            self.hierarchy.resources.iter().map(|r| by_name.remove(&r.name).unwrap_or_else(|| fresh.clone())).collect();
+        let resources = &self.hierarchy.resources;
+        self.parts = resources.iter().map(|r| by_name.remove(&r.name).unwrap_or_else(|| Part::new(now))).collect();
         self.dependents = dependents(&self.hierarchy);
-        self.cycle.clear();
+        let cycle = std::mem::take(&mut self.cycle);
+        let names = cycle.iter().filter_map(|i| old.resources.get(*i)).map(|r| &r.name);
+        self.cycle = names.filter_map(|name| resources.iter().position(|r| r.name == *name)).collect();
     }
 
     pub(crate) fn all_up(&self) -> bool {
@@ -339,7 +346,7 @@ impl Works {
         if let Some(op) = self.parts[i].monitoring.take() {
             out.push(Do::Cancel { op });
         }
-        if self.parts[i].state == State::Up {
+        if std::mem::take(&mut self.parts[i].watched) {
             out.push(Do::Unwatch { resource: i });
         }
         self.parts[i].unknowns = 0;
@@ -368,12 +375,14 @@ impl Works {
             (State::Starting(_), Outcome::Good) => {
                 part.state = State::Up;
                 part.trouble = None;
+                part.watched = true;
                 out.record(Happened::Started { resource: name, took });
                 out.push(Do::Watch { resource: i });
                 Meaning::MonitorAgain { part: i }
             }
             (State::Adopting(_), Outcome::Good) => {
                 part.state = State::Up;
+                part.watched = true;
                 out.record(Happened::Adopted { resource: name });
                 out.push(Do::Watch { resource: i });
                 Meaning::MonitorAgain { part: i }

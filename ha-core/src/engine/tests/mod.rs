@@ -6,17 +6,18 @@ mod commands;
 mod crowd;
 mod faults;
 mod first;
+mod leases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::claim::{EarlyFailures, Held, Holder, Holding, Refusal};
+use crate::claim::{EarlyFailures, Held, Holder, Holding, Loss, Refusal, Tenure};
 use crate::contact::{AnnouncedPhase, Message, Timing};
 use crate::hierarchy::{Monitor, Policy, ResourceSpec, Timeouts};
-use crate::name::{BootId, ResourceName};
-use crate::recovery::{Operation, Outcome};
+use crate::name::{BootId, ChannelName, ResourceName};
+use crate::recovery::{OpId, Operation, Outcome};
 
 const ALPHA: &str = "alpha";
 const BETA: &str = "beta";
@@ -137,6 +138,8 @@ struct Cluster {
     acts: BTreeMap<(String, String, String, &'static str), Act>,
     random: u64,
     max_recoveries: usize,
+    /// The claims live on a shared lease of this name.
+    lease: Option<String>,
     starts_at_once: usize,
     started_order: Vec<(NodeName, HierarchyName)>,
     commands: u64,
@@ -159,6 +162,7 @@ impl Cluster {
             acts: BTreeMap::new(),
             random: 0x9e37_79b9_7f4a_7c15,
             max_recoveries: 64,
+            lease: None,
             starts_at_once: 0,
             started_order: Vec::new(),
             commands: 0,
@@ -225,7 +229,7 @@ impl Cluster {
                 self.now,
                 Joining {
                     hierarchy: Arc::new(hierarchy.clone()),
-                    lease: None,
+                    lease: self.lease.clone(),
                     lasting: machine.lasting.get(&hierarchy.name).cloned().unwrap_or_default(),
                     running: machine.recorded.get(&hierarchy.name).copied(),
                     probed: false,

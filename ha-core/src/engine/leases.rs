@@ -1,0 +1,192 @@
+//! How long this node may rely on what it holds.
+//!
+//! Decides when a claim is proven anew, and when it is too late to wait for that: what runs must be stopped before the tenure
+//! ends (invariant S7). Leaves stopping it to the lives, and renewing a shared lease to its owner.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Effect, Engine, TimerKey};
+use crate::claim::{LeaseNews, Loss, PeerOnStorage, Tenure};
+use crate::name::{ChannelName, HierarchyName};
+use crate::record::Happened;
+use crate::recovery::OpId;
+use crate::time::Time;
+
+/// A claim that is not kept up by itself is proven this often.
+const UPHOLD_EVERY: Duration = Duration::from_secs(1);
+/// A claim that could not be proven is tried again after this.
+const UPHOLD_AGAIN: Duration = Duration::from_millis(250);
+
+#[derive(Default)]
+pub(super) struct Lease {
+    pub(super) until: Option<Time>,
+    /// The longest it was ever good for.
+    length: Duration,
+    /// How often it ran out, as its owner counts.
+    lapsed: u64,
+    pub(super) trouble: Option<String>,
+    channel: Option<ChannelName>,
+    pub(super) members: BTreeSet<HierarchyName>,
+}
+
+impl Engine {
+    pub(super) fn begin_tenure(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Some(held) = entry.life.held else { return };
+        match entry.lease.as_ref().and_then(|l| self.leases.get(l)) {
+            Some(lease) => {
+                entry.guarded_until = lease.until;
+                let forced = entry.life.hierarchy.policy.forced_stop_within.min(lease.length / 3);
+                if let Some(until) = lease.until {
+                    // The timer may be set for others that stop faster, or for none.
+                    let key = TimerKey::LeaseEnd(entry.lease.clone().unwrap_or_default());
+                    let at = self.timers.get(&key).map_or(until - forced, |at| at.min(until - forced));
+                    self.timers.set(key, at);
+                }
+            }
+            None => self.renewed(name, held.tenure),
+        }
+    }
+
+    pub(super) fn renewed(&mut self, name: &HierarchyName, tenure: Tenure) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_EVERY);
+        if let Tenure::Until(until) = tenure {
+            let length = self.now.until(until);
+            entry.tenure_length = Some(length);
+            entry.guarded_until = Some(until);
+            let forced = entry.life.hierarchy.policy.forced_stop_within.min(length / 3);
+            self.timers.set(TimerKey::TenureEnd(name.clone()), until - forced);
+            self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_EVERY.min(length / 5));
+        }
+    }
+
+    pub(super) fn uphold(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Some(held) = entry.life.held else { return };
+        if entry.upholding.is_none() {
+            let op = self.out.next_op();
+            entry.upholding = Some(op);
+            self.effects.push_back(Effect::Uphold { hierarchy: name.clone(), op, epoch: held.epoch });
+        }
+    }
+
+    pub(super) fn upheld(&mut self, name: &HierarchyName, op: OpId, answer: Result<Tenure, Loss>) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        if entry.upholding.take_if(|o| *o == op).is_none() || !entry.life.holds() {
+            return;
+        }
+        match answer {
+            Ok(tenure) => self.renewed(name, tenure),
+            Err(Loss::Unproven(why)) => {
+                self.tell(Some(name), Happened::Trouble { what: format!("the claim could not be proven: {why}") });
+                self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_AGAIN);
+            }
+            Err(loss @ Loss::Taken(_)) => {
+                let why = loss.to_string();
+                self.with_life(name, |life, around, now, out| life.claim_lost(&why, around, now, out));
+                self.dirty.insert(name.clone());
+            }
+        }
+    }
+
+    pub(super) fn lease_news(&mut self, name: &str, news: &LeaseNews) {
+        let now = self.now;
+        let lease = self.leases.entry(name.to_owned()).or_default();
+        let was_good = lease.until.is_some_and(|t| t > now);
+        let was_trouble = lease.trouble.clone();
+        // A lease that ran out and was entered anew proves nothing of what was held before, however good it looks.
+        let lapsed = std::mem::replace(&mut lease.lapsed, news.lapsed) != news.lapsed;
+        lease.until = news.until;
+        lease.trouble.clone_from(&news.trouble);
+        let is_good = news.until.is_some_and(|t| t > now);
+        if let Some(until) = news.until.filter(|_| is_good) {
+            lease.length = lease.length.max(now.until(until));
+        }
+        let channel = match &lease.channel {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = ChannelName::new(name.replace(':', "-")).ok();
+                lease.channel.clone_from(&channel);
+                match channel {
+                    Some(channel) => channel,
+                    None => return,
+                }
+            }
+        };
+        let members: Vec<HierarchyName> = lease.members.iter().cloned().collect();
+        for (peer, seen) in &news.peers {
+            match seen {
+                PeerOnStorage::Beating(at) => self.contact.heard_on_storage(now, &channel, peer, *at),
+                PeerOnStorage::Left => self.contact.left_on_storage(now, &channel, peer),
+            }
+        }
+        if news.trouble != was_trouble {
+            self.trouble(format!("lease {name}"), news.trouble.clone());
+        }
+        if is_good {
+            self.set_lease_end(name, &members);
+        }
+        if is_good != was_good || lapsed {
+            let why = if is_good { "the lease ran out before it was renewed" } else { "the lease is lost" };
+            for member in members {
+                self.with_life(&member, |life, around, now, out| {
+                    if life.holds() && (lapsed || !is_good) {
+                        life.claim_lost(why, around, now, out);
+                    } else if is_good {
+                        life.hurry();
+                        life.inspect(out);
+                    }
+                });
+                self.dirty.insert(member);
+            }
+        }
+    }
+
+    /// One timer for the whole lease: the longest forced stop among those that run decides when it is too late to wait.
+    pub(super) fn set_lease_end(&mut self, name: &str, members: &[HierarchyName]) {
+        let Some(lease) = self.leases.get(name) else { return };
+        let (Some(until), length) = (lease.until, lease.length) else { return };
+        let mut forced = Duration::ZERO;
+        for member in members {
+            let Some(entry) = self.entries.get_mut(member) else { continue };
+            if entry.life.holds() {
+                entry.guarded_until = Some(until);
+                forced = forced.max(entry.life.hierarchy.policy.forced_stop_within.min(length / 3));
+            }
+        }
+        if forced > Duration::ZERO {
+            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until - forced);
+        } else {
+            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until);
+        }
+    }
+
+    pub(super) fn lease_ends(&mut self, name: &str) {
+        let Some(lease) = self.leases.get(name) else { return };
+        let left = lease.until.map_or(Duration::ZERO, |t| self.now.until(t));
+        let trouble = lease.trouble.clone().unwrap_or_else(|| "no renewal was acknowledged".to_owned());
+        let why = format!("lease {name} ends in {left:.1?} and could not be renewed: {trouble}");
+        let members: Vec<HierarchyName> = lease.members.iter().cloned().collect();
+        for member in members {
+            self.with_life(&member, |life, around, now, out| {
+                if life.holds() {
+                    life.claim_lost(&why, around, now, out);
+                }
+            });
+            self.dirty.insert(member);
+        }
+        if left > Duration::ZERO {
+            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), self.now + left);
+        }
+    }
+
+    pub(super) fn lease_length(&self, name: &HierarchyName) -> Option<Duration> {
+        let entry = self.entries.get(name)?;
+        match &entry.lease {
+            Some(lease) => self.leases.get(lease).map(|l| l.length).filter(|l| *l > Duration::ZERO),
+            None => entry.tenure_length,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! One node whose claims live on a shared lease.
+
+use super::*;
+use crate::claim::{LeaseNews, PeerOnStorage};
+
+/// A cluster of one, whose only hierarchy shares a lease that is driven by hand.
+fn on_a_lease() -> Cluster {
+    let mut cluster = Cluster::new([web("web", &[ALPHA])]);
+    cluster.lease = Some("main".to_owned());
+    cluster.power_on_all(&[ALPHA]);
+    cluster.run(secs(1));
+    cluster
+}
+
+fn news(cluster: &mut Cluster, good_for: Option<Duration>, lapsed: u64) {
+    let until = good_for.map(|length| cluster.now + length);
+    let news = LeaseNews { until, lapsed, peers: BTreeMap::new(), trouble: None };
+    cluster.input(ALPHA, Input::Lease { lease: "main".to_owned(), news });
+}
+
+fn nothing_runs(cluster: &Cluster) -> bool {
+    cluster.machines[&node(ALPHA)].parts.is_empty()
+}
+
+#[test]
+fn nothing_is_asked_before_the_lease_is_held() {
+    let mut cluster = on_a_lease();
+    cluster.run(secs(20));
+    assert!(nothing_runs(&cluster) && cluster.why(ALPHA, "web").contains("lease main is not held yet"));
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    cluster.run(secs(1));
+}
+
+#[test]
+fn what_runs_is_stopped_before_a_lease_that_is_not_renewed_ends() {
+    let mut cluster = on_a_lease();
+    news(&mut cluster, Some(secs(9)), 0);
+    let end = cluster.now + secs(9);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    assert_eq!(cluster.engine(ALPHA).guarded().collect::<Vec<_>>(), [(&hier("web"), end)]);
+    cluster.until("all is stopped", nothing_runs);
+    assert!(cluster.now < end, "{} is not before {end}", cluster.now);
+    let early = cluster.now.until(end);
+    assert!(early <= ms(500), "but not needlessly early: {early:?}");
+}
+
+#[test]
+fn a_renewed_lease_goes_on() {
+    let mut cluster = on_a_lease();
+    for _ in 0..30 {
+        news(&mut cluster, Some(secs(9)), 0);
+        cluster.run(secs(1));
+    }
+    assert!(cluster.serves(ALPHA, "web"));
+    let epoch = cluster.entry(ALPHA, "web").life.held.unwrap().epoch;
+    assert_eq!(epoch, Epoch(1));
+}
+
+#[test]
+fn a_lease_that_lapsed_in_between_proves_nothing_however_good_it_is() {
+    let mut cluster = on_a_lease();
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    news(&mut cluster, Some(secs(9)), 1);
+    assert_eq!(cluster.phase(ALPHA, "web"), AnnouncedPhase::Stopping);
+    cluster.until("it serves again", |c| c.serves(ALPHA, "web"));
+}
+
+#[test]
+fn a_lease_renewed_while_all_is_stopped_by_force_is_used_again() {
+    let mut cluster = on_a_lease();
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    cluster.until("it is being stopped", |c| c.phase(ALPHA, "web") == AnnouncedPhase::Stopping);
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves again", |c| c.serves(ALPHA, "web"));
+}
+
+#[test]
+fn an_input_after_a_pause_begins_nothing_under_a_tenure_that_has_ended() {
+    let mut cluster = on_a_lease();
+    cluster.act(ALPHA, "*", "disk", Operation::Start, Act::Never);
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.run(ms(100));
+    let (op, _) = cluster.machines[&node(ALPHA)].operations.iter().find(|(_, o)| o.1.as_str() == "disk").unwrap();
+    let op = *op;
+    cluster.now = cluster.now + secs(3600);
+    cluster.started_order.clear();
+    cluster.input(ALPHA, Input::Operated { hierarchy: hier("web"), op, outcome: Outcome::Good });
+    assert!(cluster.started_order.is_empty());
+    assert_eq!(cluster.phase(ALPHA, "web"), AnnouncedPhase::Stopping);
+}
+
+#[test]
+fn a_slot_that_beats_on_the_storage_is_contact() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA, BETA])]);
+    cluster.lease = Some("main".to_owned());
+    for name in [ALPHA, BETA] {
+        cluster.machines.insert(node(name), Machine::default());
+    }
+    cluster.power_on(ALPHA);
+    for _ in 0..30 {
+        let now = cluster.now;
+        let peers = BTreeMap::from([(node(BETA), PeerOnStorage::Beating(now))]);
+        let news = LeaseNews { until: Some(now + secs(9)), lapsed: 0, peers, trouble: None };
+        cluster.input(ALPHA, Input::Lease { lease: "main".to_owned(), news });
+        cluster.run(ms(500));
+    }
+    assert!(cluster.engine(ALPHA).contact.in_contact(&node(BETA)));
+}
