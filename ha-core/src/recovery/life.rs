@@ -322,6 +322,8 @@ impl Life {
         let awaited = self.phase == Phase::Claiming { op };
         match answer {
             Ok(held) if awaited => self.won(held, around, now, out),
+            // Late, but leftovers may run: they are adopted or stopped under it before it is given up (S5).
+            Ok(held) if self.phase == Phase::Waiting && self.runs() => self.won(held, around, now, out),
             Ok(held) if self.step(Trigger::ClaimWon) == Step::GiveBack => {
                 self.known = self.known.max(held.epoch);
                 self.held = Some(held);
