@@ -14,11 +14,14 @@ use crate::name::{Epoch, NodeName, Utility};
 use crate::record::Happened;
 use crate::time::Time;
 
+mod claiming;
 mod decide;
 mod life;
+mod repair;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod works;
 
 pub(crate) use life::{Decline, Life, LifeTimer};
