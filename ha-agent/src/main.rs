@@ -3,6 +3,7 @@
 //! Decides nothing about the cluster: `ha-core` thinks, `ha-resources` touches, and this talks.
 
 mod api;
+mod check;
 mod cli;
 mod config;
 mod daemon;

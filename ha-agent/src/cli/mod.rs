@@ -3,6 +3,7 @@
 //! Decides what can be typed, and which exit code follows. Leaves the work to one module per group of commands.
 
 mod change;
+mod check;
 mod completions;
 mod goal;
 mod history;
@@ -74,6 +75,8 @@ pub(crate) enum Cmd {
     History(history::HistoryArgs),
     /// Show what happened on this node
     Events(history::EventsArgs),
+    /// Find every mistake in the files, and what would go wrong at run time; changes nothing
+    Check(check::CheckArgs),
     /// Go over to the files as they are now; shows first what that changes
     Reload(reload::ReloadArgs),
     /// Make, show and check lock areas; works without the agent
@@ -125,6 +128,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Online(args) => change::online(&client, args).await,
                 Cmd::Maintenance(args) => change::maintenance(&client, args).await,
                 Cmd::Clear(args) => change::clear(&client, args).await,
+                Cmd::Check(args) => check::check(&place.config, &client, args).await,
                 Cmd::Reload(args) => reload::reload(&client, &args).await,
                 Cmd::History(args) => history::history(&client, &args).await,
                 Cmd::Events(args) => history::events(&client, &args).await,

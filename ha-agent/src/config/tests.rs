@@ -72,7 +72,7 @@ fn every_mistake_is_told_at_its_place() {
     };
     contains("2:14:", "cluster name \"my shop\" is not valid");
     contains("4:48:", "expected an address and a port");
-    contains("5:17:", "node has no field `addresses`");
+    contains("5:17:", "node lacks the field `addresses`");
     contains("5:18:", "node has no field `adresses`");
     contains("7:16:", "dead_after of the cluster is 200ms: expected at least three intervals");
     contains("8:15:", "there is no kind of watchdog `Wardn`: expected one of Device, Warden, None");
@@ -88,7 +88,7 @@ fn single_mistakes() {
         ("10.1.0.2:7946", "10.1.0.1:7946", "10.1.0.1:7946 is the address of \"alpha\" already"),
         ("10.1.0.2:7946", "0.0.0.0:7946", "cannot be sent to"),
         ("\"beta\"", "\"alpha\"", "is here twice"),
-        ("    keys: \"/etc/ha/keys\",\n", "", "agent.ron has no field `keys`"),
+        ("    keys: \"/etc/ha/keys\",\n", "", "agent.ron lacks the field `keys`"),
         ("deadline: \"1s\"", "deadline: \"200ms\"", "deadline is 200 ms: expected at least 4 times renew"),
         ("Warden(on_expiry: KillElseReset)", "Device(path: \"/dev/watchdog\", timeout: \"1500ms\")", "whole seconds"),
         ("KillElseReset", "Explode", "expected one of Kill, KillElseReset, Reset"),

@@ -45,7 +45,8 @@ pub(crate) fn run(dir: &Path, node: Option<NodeName>) -> Result<Exit, Failure> {
     runtime.block_on(live(dir, config, hierarchies, me))
 }
 
-fn host_name() -> Result<NodeName, Failure> {
+/// This machine's host name, as a node's name.
+pub(crate) fn host_name() -> Result<NodeName, Failure> {
     let name = nix::unistd::gethostname()
         .map_err(|e| Failure::new(Exit::System, format!("the host name cannot be read: {e}")))?;
     NodeName::new(name.to_string_lossy()).map_err(|e| {

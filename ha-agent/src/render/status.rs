@@ -24,7 +24,7 @@ pub(crate) fn status(view: &ClusterView) -> String {
     if view.hierarchies.is_empty() {
         out.push_str("  no hierarchies are defined: put them into hierarchies/*.ron, then `ha reload`\n");
     } else {
-        let rows: Vec<Vec<Cell>> = view.hierarchies.iter().map(hierarchy_row).collect();
+        let rows: Vec<Vec<Cell>> = view.hierarchies.iter().map(|h| hierarchy_row(h, view)).collect();
         out.push_str(&table(&["HIERARCHY", "STATE", "ON", "EPOCH", "FOR", "NODES"], &rows));
     }
     out
@@ -54,7 +54,7 @@ fn node_row(node: &NodeStatus) -> Vec<Cell> {
         _ => WARN,
     };
     let mut contact = node.heard.clone();
-    if node.standby.is_some() {
+    if node.standby.is_some() && node.heard != "left" {
         contact.push_str(", standby");
     }
     if matches!(node.answer, NodeAnswer::Missing(_)) {
@@ -77,13 +77,13 @@ fn node_row(node: &NodeStatus) -> Vec<Cell> {
     ]
 }
 
-fn hierarchy_row(hierarchy: &HierarchyStatus) -> Vec<Cell> {
+fn hierarchy_row(hierarchy: &HierarchyStatus, view: &ClusterView) -> Vec<Cell> {
     let (style, state) = state(hierarchy);
     let on = match &hierarchy.place {
         Place::Disputed(nodes) => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
         place => place.node().map(ToString::to_string).unwrap_or_default(),
     };
-    let nodes: Vec<String> = hierarchy.nodes.iter().filter(|n| !n.holds()).map(in_short).collect();
+    let nodes: Vec<String> = hierarchy.nodes.iter().filter(|n| !n.holds()).map(|n| in_short(n, view)).collect();
     vec![
         Cell::plain(hierarchy.name.as_str()),
         Cell::in_style(style, state),
@@ -118,10 +118,11 @@ fn state(hierarchy: &HierarchyStatus) -> (Style, String) {
 }
 
 /// A node that does not have the hierarchy, in two words.
-fn in_short(says: &Says) -> String {
+fn in_short(says: &Says, view: &ClusterView) -> String {
+    let heard = view.node(&says.node).map_or("lost", |n| n.heard.as_str());
     let word = match (&says.source, says.phase, &says.ineligible) {
         (Source::LastHeard, None, _) => "not heard",
-        (Source::LastHeard, ..) => "lost",
+        (Source::LastHeard, ..) => heard,
         (_, _, Some(why)) => why.split(':').next().unwrap_or("cannot"),
         (_, Some(AnnouncedPhase::Waiting), _) => "waiting",
         (_, Some(AnnouncedPhase::Claiming), _) => "claiming",

@@ -150,7 +150,7 @@ fn of_hierarchy(hierarchy: &HierarchyStatus, views: &BTreeMap<&NodeName, &Snapsh
         }
     }
     let differing: Vec<&str> =
-        hierarchy.nodes.iter().filter(|n| n.definition_differs).map(|n| n.node.as_str()).collect();
+        hierarchy.nodes.iter().filter(|n| n.definition_differs && n.source != Source::LastHeard).map(|n| n.node.as_str()).collect();
     if !differing.is_empty() {
         found.add_with_help(
             Severity::Error,

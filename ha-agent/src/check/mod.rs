@@ -1,0 +1,144 @@
+//! What would go wrong at run time, said beforehand.
+//!
+//! Decides what is looked at, and how bad each finding is. Changes nothing: opens for reading, asks the resources whether
+//! they could start, and asks the running agent, if there is one. Leaves the files themselves to [`crate::config`].
+
+mod bounds;
+mod machine;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use ha_core::hierarchy::{Hierarchy, Loaded};
+use ha_core::name::NodeName;
+use ha_resources::kinds::Builtin;
+use ha_resources::resource::Directories;
+use serde::Serialize;
+
+use crate::config::{Config, WardenAct, WatchdogSettings};
+use crate::view::{Problem, Severity};
+
+pub(crate) use bounds::Bounds;
+
+/// A resource or probe that needs longer to say whether it could work is taken for one that could not.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
+/// What was found of one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct HierarchyCheck {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it is defined.
+    pub(crate) origin: String,
+    /// How long it can be out of service after the death of a node.
+    pub(crate) bounds: Bounds,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
+    /// What is wrong or doubtful, the worst first.
+    pub(crate) problems: Vec<Problem>,
+    /// Each hierarchy with its bounds.
+    pub(crate) hierarchies: Vec<HierarchyCheck>,
+}
+
+/// Findings on their way.
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, severity: Severity, about: impl ToString, what: impl Into<String>, help: impl Into<Option<String>>) {
+        self.0.push(Problem { severity, about: about.to_string(), what: what.into(), help: help.into() });
+    }
+}
+
+/// Looks at everything that the configuration names on this machine.
+pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me: &NodeName) -> Report {
+    let mut found = Found::default();
+    machine::keys(config, &mut found);
+    machine::addresses(config, me, &mut found);
+    machine::watchdog(config, &mut found);
+    let areas = storage::look_at_areas(config, me, &mut found).await;
+    let directories = Directories::new(config.run_dir.clone(), config.log_dir.clone());
+    let mut checked = Vec::new();
+    for loaded in hierarchies {
+        protection(config, &loaded.hierarchy, &mut found);
+        let area = areas.iter().find(|a| loaded.claim == ha_resources::kinds::ClaimDefinition::LockArea(a.name.clone()));
+        checked.push(HierarchyCheck {
+            name: loaded.hierarchy.name.to_string(),
+            origin: loaded.origin.clone(),
+            bounds: bounds::bounds(config, area.map(|a| a.timing), &loaded.hierarchy),
+        });
+        if loaded.hierarchy.nodes.contains(me) {
+            readiness(loaded, &directories, &mut found).await;
+        }
+    }
+    let mut problems = found.0;
+    problems.sort();
+    Report { problems, hierarchies: checked }
+}
+
+/// Whether a node that lost its lease surely stops.
+fn protection(config: &Config, hierarchy: &Hierarchy, found: &mut Found) {
+    let name = &hierarchy.name;
+    match &config.watchdog {
+        WatchdogSettings::None => found.add(
+            Severity::Warning,
+            name,
+            "UNPROTECTED: it is claimed by a lease, and there is no watchdog: a node whose agent hangs could go on writing \
+             while another one has taken over",
+            "set `watchdog: Device(\"/dev/watchdog\")` or `watchdog: Warden` in agent.ron".to_owned(),
+        ),
+        WatchdogSettings::Warden { on_expiry: WardenAct::Kill | WardenAct::KillElseReset, .. } => {
+            let stays: Vec<&str> = hierarchy
+                .resources
+                .iter()
+                .filter(|r| matches!(r.kind.as_str(), "Filesystem" | "Address"))
+                .map(|r| r.name.as_str())
+                .collect();
+            if !stays.is_empty() {
+                found.add(
+                    Severity::Warning,
+                    name,
+                    format!("if the agent hangs, the warden ends programs, but {} would stay until it turns again", stays.join(", ")),
+                    "set `watchdog: Device(…)`, or `watchdog: Warden(on_expiry: Reset)`".to_owned(),
+                );
+            }
+        }
+        WatchdogSettings::Warden { on_expiry: WardenAct::Reset, .. } | WatchdogSettings::Device { .. } => {}
+    }
+    if hierarchy.resources.iter().any(|r| r.kind == "Filesystem") {
+        found.add(
+            Severity::Note,
+            name,
+            "a lease cannot stop a write that left a node before its reset and is still on its way to the storage, nor a node \
+             whose virtual machine is paused",
+            None,
+        );
+    }
+}
+
+async fn readiness(loaded: Loaded<Builtin>, directories: &Directories, found: &mut Found) {
+    let name = loaded.hierarchy.name;
+    for (spec, definition) in loaded.hierarchy.resources.iter().zip(loaded.resources) {
+        let resource = definition.build(directories);
+        let lacking = match tokio::time::timeout(READY_WITHIN, resource.ready()).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(lacking)) => lacking.to_string(),
+            Err(_) => format!("it could not be found out within {} s", READY_WITHIN.as_secs()),
+        };
+        found.add(Severity::Error, &name, format!("{} could not be started here: {lacking}", spec.name), None);
+    }
+    for probe in loaded.probes {
+        let probe = probe.build();
+        match tokio::time::timeout(READY_WITHIN, probe.measure()).await {
+            Ok(Ok((utility, _))) if utility.get() > 0 => {}
+            Ok(Ok((_, facts))) => found.add(Severity::Warning, &name, format!("its utility is 0 here now: {facts}"), None),
+            Ok(Err(failed)) => found.add(Severity::Warning, &name, format!("its utility is 0 here now: {failed}"), None),
+            Err(_) => found.add(Severity::Warning, &name, "its utility is 0 here now: no answer", None),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What `ha check` says of configurations that read well and would still go wrong.
+
+use std::fs;
+use std::path::Path;
+
+use ha_core::claim::lock_area::admin::{AreaPlan, Existing, initialise};
+use ha_core::claim::lock_area::{AreaId, LeaseTiming};
+use ha_core::name::NodeName;
+use ha_resources::claim::DirectDevice;
+
+use super::{Report, look};
+use crate::config;
+use crate::view::Severity;
+
+/// A configuration directory with one hierarchy; `agent` is added to agent.ron.
+fn directory(agent: &str, resource: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().display();
+    fs::create_dir(dir.path().join("hierarchies")).unwrap();
+    let text = format!(
+        r#"(cluster: "test", nodes: {{ "alpha": (addresses: ["127.0.8.1:17946"]), "beta": (addresses: ["203.0.113.2:17946"]) }},
+        keys: "{at}/keys", run_dir: "{at}/run", state_dir: "{at}/state", log_dir: "{at}/log", {agent}
+        lock_areas: {{ "main": (path: "{at}/area") }})"#
+    );
+    fs::write(dir.path().join("agent.ron"), text).unwrap();
+    let web = format!(r#"Hierarchy(name: "web", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [{resource}])"#);
+    fs::write(dir.path().join("hierarchies/web.ron"), web).unwrap();
+    dir
+}
+
+async fn area(dir: &Path, nodes: &[&str]) {
+    let path = dir.join("area");
+    fs::File::create(&path).unwrap().set_len(2 << 20).unwrap();
+    let device = DirectDevice::open(&path, std::time::Duration::from_secs(10)).unwrap();
+    let nodes = nodes.iter().map(|n| NodeName::new(n).unwrap()).collect();
+    let ms = std::time::Duration::from_millis;
+    let timing = LeaseTiming::new(ms(10), ms(400), ms(200), ms(100)).unwrap();
+    let plan = AreaPlan { id: AreaId([1; 16]), nodes, hierarchies: 4, timing };
+    initialise(&device, plan, Existing::Keep).await.unwrap();
+}
+
+async fn report(dir: &Path, me: &str) -> Report {
+    let read = config::read(dir);
+    let config = read.config.unwrap_or_else(|| panic!("{}", read.diagnostics));
+    look(&config, read.hierarchies, &NodeName::new(me).unwrap()).await
+}
+
+#[track_caller]
+fn says(report: &Report, severity: Severity, words: &str) {
+    assert!(
+        report.problems.iter().any(|p| p.severity == severity && p.what.contains(words)),
+        "{words}: {:#?}",
+        report.problems
+    );
+}
+
+const SLEEP: &str = r#"Process(name: "app", command: ["/bin/sleep", "1000"])"#;
+
+#[tokio::test]
+async fn keys_that_are_missing_or_open_to_others() {
+    let dir = directory("", SLEEP);
+    says(&report(dir.path(), "alpha").await, Severity::Error, "cannot be read");
+    fs::write(dir.path().join("keys"), "1 = 00").unwrap();
+    let report = report(dir.path(), "alpha").await;
+    says(&report, Severity::Error, "expected 64 hexadecimal digits");
+    says(&report, Severity::Error, "others can read the keys");
+}
+
+#[tokio::test]
+async fn addresses_that_lead_nowhere() {
+    let dir = directory("", SLEEP);
+    let of_alpha = report(dir.path(), "alpha").await;
+    says(&of_alpha, Severity::Warning, "203.0.113.2 is on no network of this machine");
+    says(&report(dir.path(), "beta").await, Severity::Error, "203.0.113.2 is not an address of this machine");
+    says(&report(dir.path(), "delta").await, Severity::Error, "which agent.ron does not name: expected one of alpha, beta");
+}
+
+#[tokio::test]
+async fn areas_that_are_missing_or_do_not_fit() {
+    let dir = directory("watchdog: Warden(margin: \"300ms\"),", SLEEP);
+    says(&report(dir.path(), "alpha").await, Severity::Error, "does not exist");
+    fs::File::create(dir.path().join("area")).unwrap().set_len(2 << 20).unwrap();
+    says(&report(dir.path(), "alpha").await, Severity::Error, "no lock area");
+    area(dir.path(), &["beta", "gamma"]).await;
+    let report = report(dir.path(), "alpha").await;
+    says(&report, Severity::Error, "it has no slot for alpha: it was made for beta, gamma");
+    says(&report, Severity::Error, "the watchdog may take 300ms to end this node, and the others wait 200ms only");
+}
+
+#[tokio::test]
+async fn leases_without_a_watchdog_and_what_a_warden_cannot_end() {
+    let dir = directory("", SLEEP);
+    says(&report(dir.path(), "alpha").await, Severity::Warning, "UNPROTECTED");
+    let mount = r#"Filesystem(name: "data", device: "/dev/does-not-exist", at: "/srv", fstype: "ext4")"#;
+    let dir = directory("watchdog: Warden,", mount);
+    let report = report(dir.path(), "alpha").await;
+    says(&report, Severity::Warning, "the warden ends programs, but data would stay");
+    says(&report, Severity::Note, "a lease cannot stop a write");
+    says(&report, Severity::Error, "data could not be started here");
+}
+
+#[tokio::test]
+async fn programs_that_are_not_there() {
+    let dir = directory("watchdog: Warden,", r#"Process(name: "app", command: ["/no/such/program"])"#);
+    says(&report(dir.path(), "alpha").await, Severity::Error, "app could not be started here");
+}
+
+#[tokio::test]
+async fn the_worst_case_follows_the_longest_chain() {
+    let both = r#"
+        Process(name: "a", command: ["/bin/sleep", "1"], timeouts: (start: "10s")),
+        Process(name: "b", command: ["/bin/sleep", "1"], timeouts: (start: "20s")),
+        Process(name: "c", command: ["/bin/sleep", "1"], timeouts: (start: "25s"), requires: []),"#;
+    let dir = directory("watchdog: Warden(margin: \"200ms\"),", both);
+    area(dir.path(), &["alpha", "beta"]).await;
+    let bounds = report(dir.path(), "alpha").await.hierarchies[0].bounds;
+    assert_eq!((bounds.detect_ms, bounds.lease_ms, bounds.start_ms), (1_100, 720, 30_000));
+    assert_eq!(bounds.until_claimed_ms(), 1_120);
+}
