@@ -38,14 +38,20 @@ pub(super) fn keys(config: &Config, found: &mut Found) {
 pub(super) fn addresses(config: &Config, me: &NodeName, found: &mut Found) {
     let Some(own) = config.node(me) else {
         let known: Vec<&str> = config.nodes.iter().map(|n| n.name.as_str()).collect();
-        let what = format!("this node is called {me:?}, which agent.ron does not name: expected one of {}", known.join(", "));
+        let what =
+            format!("this node is called {me:?}, which agent.ron does not name: expected one of {}", known.join(", "));
         found.add(Severity::Error, "agent.ron", what, "say with --node which of them this machine is".to_owned());
         return;
     };
     let networks = match local_networks() {
         Ok(networks) => networks,
         Err(e) => {
-            found.add(Severity::Warning, "addresses", format!("the addresses of this machine cannot be read: {e}"), None);
+            found.add(
+                Severity::Warning,
+                "addresses",
+                format!("the addresses of this machine cannot be read: {e}"),
+                None,
+            );
             return;
         }
     };
@@ -58,7 +64,10 @@ pub(super) fn addresses(config: &Config, me: &NodeName, found: &mut Found) {
     for other in config.nodes.iter().filter(|n| n.name != *me) {
         for address in &other.addresses {
             if !networks.iter().any(|n| n.contains(address.ip())) {
-                let what = format!("{} is on no network of this machine: it is reached through a gateway, if at all", address.ip());
+                let what = format!(
+                    "{} is on no network of this machine: it is reached through a gateway, if at all",
+                    address.ip()
+                );
                 found.add(Severity::Warning, &other.name, what, None);
             }
         }
@@ -109,10 +118,16 @@ pub(super) fn watchdog(config: &Config, found: &mut Found) {
             Severity::Error,
             "watchdog",
             format!("{shown}: {e}"),
-            "load the machine's watchdog driver (softdog has no hardware behind it), or use `watchdog: Warden`".to_owned(),
+            "load the machine's watchdog driver (softdog has no hardware behind it), or use `watchdog: Warden`"
+                .to_owned(),
         ),
         Ok(about) if !about.file_type().is_char_device() => {
-            found.add(Severity::Error, "watchdog", format!("{shown} is not a watchdog device: expected /dev/watchdog, or /dev/watchdogN"), None);
+            found.add(
+                Severity::Error,
+                "watchdog",
+                format!("{shown} is not a watchdog device: expected /dev/watchdog, or /dev/watchdogN"),
+                None,
+            );
         }
         Ok(_) => {}
     }

@@ -50,7 +50,13 @@ pub(crate) struct Report {
 struct Found(Vec<Problem>);
 
 impl Found {
-    fn add(&mut self, severity: Severity, about: impl ToString, what: impl Into<String>, help: impl Into<Option<String>>) {
+    fn add(
+        &mut self,
+        severity: Severity,
+        about: impl ToString,
+        what: impl Into<String>,
+        help: impl Into<Option<String>>,
+    ) {
         self.0.push(Problem { severity, about: about.to_string(), what: what.into(), help: help.into() });
     }
 }
@@ -66,7 +72,8 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
     let mut checked = Vec::new();
     for loaded in hierarchies {
         protection(config, &loaded.hierarchy, &mut found);
-        let area = areas.iter().find(|a| loaded.claim == ha_resources::kinds::ClaimDefinition::LockArea(a.name.clone()));
+        let area =
+            areas.iter().find(|a| loaded.claim == ha_resources::kinds::ClaimDefinition::LockArea(a.name.clone()));
         checked.push(HierarchyCheck {
             name: loaded.hierarchy.name.to_string(),
             origin: loaded.origin.clone(),
@@ -136,8 +143,12 @@ async fn readiness(loaded: Loaded<Builtin>, directories: &Directories, found: &m
         let probe = probe.build();
         match tokio::time::timeout(READY_WITHIN, probe.measure()).await {
             Ok(Ok((utility, _))) if utility.get() > 0 => {}
-            Ok(Ok((_, facts))) => found.add(Severity::Warning, &name, format!("its utility is 0 here now: {facts}"), None),
-            Ok(Err(failed)) => found.add(Severity::Warning, &name, format!("its utility is 0 here now: {failed}"), None),
+            Ok(Ok((_, facts))) => {
+                found.add(Severity::Warning, &name, format!("its utility is 0 here now: {facts}"), None)
+            }
+            Ok(Err(failed)) => {
+                found.add(Severity::Warning, &name, format!("its utility is 0 here now: {failed}"), None)
+            }
             Err(_) => found.add(Severity::Warning, &name, "its utility is 0 here now: no answer", None),
         }
     }

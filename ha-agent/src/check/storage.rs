@@ -39,7 +39,8 @@ async fn look(config: &Config, area: &AreaSettings, me: &NodeName, found: &mut F
         }
     };
     if let Caching::PageCache { reason } = device.caching() {
-        let what = format!("{} has no direct I/O ({reason}): other machines' writes may not be seen", area.path.display());
+        let what =
+            format!("{} has no direct I/O ({reason}): other machines' writes may not be seen", area.path.display());
         found.add(Severity::Error, &about, what, "use a block device, or a filesystem with O_DIRECT".to_owned());
     }
     let header = match admin::show(&device).await {
@@ -58,7 +59,12 @@ async fn look(config: &Config, area: &AreaSettings, me: &NodeName, found: &mut F
     }
     if let Some(written) = area.timing.filter(|written| *written != header.timing) {
         let what = format!("it runs on: {}; agent.ron says: {written}", header.timing);
-        found.add(Severity::Error, &about, what, "write the times of the area into agent.ron, or leave them out".to_owned());
+        found.add(
+            Severity::Error,
+            &about,
+            what,
+            "write the times of the area into agent.ron, or leave them out".to_owned(),
+        );
     }
     if let Some(margin) = config.watchdog.margin()
         && margin > header.timing.watchdog()

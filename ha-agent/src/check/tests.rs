@@ -23,7 +23,9 @@ fn directory(agent: &str, resource: &str) -> tempfile::TempDir {
         lock_areas: {{ "main": (path: "{at}/area") }})"#
     );
     fs::write(dir.path().join("agent.ron"), text).unwrap();
-    let web = format!(r#"Hierarchy(name: "web", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [{resource}])"#);
+    let web = format!(
+        r#"Hierarchy(name: "web", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [{resource}])"#
+    );
     fs::write(dir.path().join("hierarchies/web.ron"), web).unwrap();
     dir
 }
@@ -72,7 +74,11 @@ async fn addresses_that_lead_nowhere() {
     let of_alpha = report(dir.path(), "alpha").await;
     says(&of_alpha, Severity::Warning, "203.0.113.2 is on no network of this machine");
     says(&report(dir.path(), "beta").await, Severity::Error, "203.0.113.2 is not an address of this machine");
-    says(&report(dir.path(), "delta").await, Severity::Error, "which agent.ron does not name: expected one of alpha, beta");
+    says(
+        &report(dir.path(), "delta").await,
+        Severity::Error,
+        "which agent.ron does not name: expected one of alpha, beta",
+    );
 }
 
 #[tokio::test]

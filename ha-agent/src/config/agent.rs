@@ -37,7 +37,11 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         let keys: Option<PathBuf> = fields.optional("keys", "the path of a key file");
         if keys.is_none() && nodes.as_ref().is_some_and(|n| n.len() > 1) {
             let help = "make one with `ha keys generate /etc/ha/keys`, and copy it to every node".to_owned();
-            fields.problem("keys", "agent.ron lacks the field `keys`: nodes seal what they say to each other", Some(help));
+            fields.problem(
+                "keys",
+                "agent.ron lacks the field `keys`: nodes seal what they say to each other",
+                Some(help),
+            );
         }
         let lock_areas = fields.value("lock_areas").map_or(Some(Vec::new()), read_areas);
         let watchdog = fields.value("watchdog").map_or(Some(WatchdogSettings::None), read_watchdog);

@@ -149,8 +149,12 @@ fn of_hierarchy(hierarchy: &HierarchyStatus, views: &BTreeMap<&NodeName, &Snapsh
             found.add(Severity::Warning, name, format!("{} on {on} is {}: {trouble}", resource.name, resource.state));
         }
     }
-    let differing: Vec<&str> =
-        hierarchy.nodes.iter().filter(|n| n.definition_differs && n.source != Source::LastHeard).map(|n| n.node.as_str()).collect();
+    let differing: Vec<&str> = hierarchy
+        .nodes
+        .iter()
+        .filter(|n| n.definition_differs && n.source != Source::LastHeard)
+        .map(|n| n.node.as_str())
+        .collect();
     if !differing.is_empty() {
         found.add_with_help(
             Severity::Error,
