@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use ha_core::claim::lock_area::{AreaConfig, LockArea};
+use ha_core::claim::lock_area::{AreaConfig, LockArea, admin};
 use ha_core::claim::{Acquire, Claim, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, SharedLease, Tenure};
 use ha_core::driver::Clock;
 use ha_core::name::{BootId, Epoch, HierarchyName, Incarnation, LockAreaName, NodeName};
+use ha_core::time::Span;
 use ha_resources::claim::DirectDevice;
 use tokio::sync::watch;
 
@@ -33,10 +34,18 @@ enum State {
 
 impl Area {
     /// Begins to open an area, in the background.
-    pub(crate) fn begin(settings: &AreaSettings, node: &NodeName, boot: BootId, clock: &Clock) -> Self {
+    ///
+    /// `margin` is how long the watchdog may take to end this node; an area that does not wait so long is not used (S7).
+    pub(crate) fn begin(
+        settings: &AreaSettings,
+        margin: Option<Duration>,
+        node: &NodeName,
+        boot: BootId,
+        clock: &Clock,
+    ) -> Self {
         let (tell, state) = watch::channel(State::NotYet(None));
         let name = settings.name.clone();
-        tokio::spawn(open(settings.clone(), node.clone(), boot, clock.clone(), tell));
+        tokio::spawn(open(settings.clone(), margin, node.clone(), boot, clock.clone(), tell));
         Area { name, state }
     }
 
@@ -56,7 +65,14 @@ impl Area {
     }
 }
 
-async fn open(settings: AreaSettings, node: NodeName, boot: BootId, clock: Clock, tell: watch::Sender<State>) {
+async fn open(
+    settings: AreaSettings,
+    margin: Option<Duration>,
+    node: NodeName,
+    boot: BootId,
+    clock: Clock,
+    tell: watch::Sender<State>,
+) {
     let mut said = String::new();
     loop {
         let config = AreaConfig {
@@ -67,7 +83,7 @@ async fn open(settings: AreaSettings, node: NodeName, boot: BootId, clock: Clock
             timing: settings.timing,
             seed: seed(),
         };
-        match try_open(&settings, config, clock.clone()).await {
+        match try_open(&settings, margin, config, clock.clone()).await {
             Ok(area) => {
                 tracing::info!(area = %settings.name, path = %settings.path.display(), "lock area open: {}", area.header().timing);
                 tell.send_replace(State::Open(Arc::new(area)));
@@ -88,12 +104,27 @@ async fn open(settings: AreaSettings, node: NodeName, boot: BootId, clock: Clock
     }
 }
 
-async fn try_open(settings: &AreaSettings, config: AreaConfig, clock: Clock) -> Result<LockArea, String> {
+async fn try_open(
+    settings: &AreaSettings,
+    margin: Option<Duration>,
+    config: AreaConfig,
+    clock: Clock,
+) -> Result<LockArea, String> {
     let (path, deadline) = (settings.path.clone(), settings.io_deadline());
     let device = tokio::task::spawn_blocking(move || DirectDevice::open(path, deadline))
         .await
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())?;
+    // Before it is entered: a node that could outlive its lease must not have one.
+    let header = admin::header(&device).await.map_err(|e| e.to_string())?;
+    if let Some(margin) = margin.filter(|margin| *margin > header.timing.watchdog()) {
+        return Err(format!(
+            "the watchdog may take {} to end this node, and the other nodes wait {} only: make the watchdog faster, or the \
+             area anew with a greater `watchdog`",
+            Span(margin),
+            Span(header.timing.watchdog())
+        ));
+    }
     LockArea::open(Arc::new(device), config, clock).await.map_err(|e| e.to_string())
 }
 

@@ -16,7 +16,7 @@ use ha_resources::kinds::{Builtin, ClaimDefinition};
 use ha_resources::resource::Directories;
 
 use super::areas::Area;
-use crate::config::{Config, WardenAct, WatchdogSettings};
+use crate::config::{AreaSettings, Config, WardenAct, WatchdogSettings};
 use crate::exit::{Exit, Failure};
 
 /// What lasts for the whole life of an agent, and what hierarchies are built on.
@@ -29,7 +29,8 @@ pub(super) struct Ground {
 
 impl Ground {
     pub(super) fn new(config: &Config, node: &NodeName, boot: BootId, clock: &Clock) -> Self {
-        let begin = |area: &crate::config::AreaSettings| (area.name.clone(), Area::begin(area, node, boot, clock));
+        let margin = config.watchdog.margin();
+        let begin = |area: &AreaSettings| (area.name.clone(), Area::begin(area, margin, node, boot, clock));
         Ground {
             areas: config.lock_areas.iter().map(begin).collect(),
             directories: Directories::new(config.run_dir.clone(), config.log_dir.clone()),

@@ -206,7 +206,8 @@ pub struct HierarchyReport {
     pub failures: EarlyFailures,
 }
 
-async fn header_of(device: &dyn BlockDevice) -> Result<Header, AdminError> {
+/// What the area was made for. Reads only.
+pub async fn header(device: &dyn BlockDevice) -> Result<Header, AdminError> {
     let header = read_header(device).await?.map_err(AdminError::NoArea)?;
     let (needed, size) = (header.area_len(), device.size());
     if needed > size { Err(AdminError::TooSmall { needed, size }) } else { Ok(header) }
@@ -214,7 +215,7 @@ async fn header_of(device: &dyn BlockDevice) -> Result<Header, AdminError> {
 
 /// Looks at the area twice, two renewals apart, and reports. Reads only.
 pub async fn show(device: &dyn BlockDevice) -> Result<AreaReport, AdminError> {
-    let header = header_of(device).await?;
+    let header = header(device).await?;
     let slots = || device.read(header.slots_at(), header.slots_len());
     let first = decode_slots(&header, &slots().await?);
     tokio::time::sleep(header.timing.renew() * 2).await;
@@ -331,7 +332,7 @@ impl fmt::Display for Finding {
 /// Reads every block of the area and names each broken one. Reads only. A block that a running node is writing just then can
 /// show up once: look again.
 pub async fn verify(device: &dyn BlockDevice) -> Result<Vec<Finding>, AdminError> {
-    let header = header_of(device).await?;
+    let header = header(device).await?;
     let mut findings = Vec::new();
     for copy in Copy2::BOTH {
         let offset = (copy.index() * header_len(header.block_size)) as u64;
