@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod config;
 mod daemon;
+mod demo;
 mod exit;
 mod render;
 mod view;

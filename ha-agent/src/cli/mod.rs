@@ -85,6 +85,11 @@ pub(crate) enum Cmd {
     Keys(keys::KeysArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
+    /// Show real failovers between real processes: three nodes, no root, nothing to configure
+    Demo(crate::demo::DemoArgs),
+    /// The service of the demonstration
+    #[command(hide = true)]
+    DemoService(crate::demo::ServiceArgs),
     /// Run a warden; the agent starts it where agent.ron says so
     #[command(hide = true)]
     Warden(run::WardenArgs),
@@ -95,6 +100,9 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Cmd::Warden(args) = &cli.command {
         return run::warden(args);
+    }
+    if let Cmd::DemoService(args) = &cli.command {
+        return crate::demo::service_main(args);
     }
     match run(cli) {
         Ok(exit) => exit.into(),
@@ -113,7 +121,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Cmd::Completions(args) => Ok(completions::print(&args)),
         Cmd::Keys(args) => keys::keys(&args),
-        Cmd::Run(args) => crate::daemon::run(&place.config, args.node),
+        Cmd::Run(args) => crate::daemon::run(&place.config, args.node, args.boot_id),
+        Cmd::Demo(args) => in_runtime(crate::demo::demo(&args)),
         Cmd::LockArea(args) => in_runtime(lock_area::lock_area(&place.config, args)),
         command => in_runtime(async {
             let client = Client::new(place.socket_path());
@@ -132,7 +141,13 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Reload(args) => reload::reload(&client, &args).await,
                 Cmd::History(args) => history::history(&client, &args).await,
                 Cmd::Events(args) => history::events(&client, &args).await,
-                Cmd::Completions(_) | Cmd::Keys(_) | Cmd::LockArea(_) | Cmd::Run(_) | Cmd::Warden(_) => Ok(Exit::Done),
+                Cmd::Completions(_)
+                | Cmd::Keys(_)
+                | Cmd::LockArea(_)
+                | Cmd::Run(_)
+                | Cmd::Warden(_)
+                | Cmd::Demo(_)
+                | Cmd::DemoService(_) => Ok(Exit::Done),
             }
         }),
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use ha_core::name::NodeName;
+use ha_core::name::{BootId, NodeName};
 use ha_resources::fence::Reset;
 use ha_resources::fence::warden::{OnExpiry, Settings, warden_main};
 
@@ -18,6 +18,9 @@ pub(crate) struct RunArgs {
     /// This node's name in agent.ron [default: the host name]
     #[arg(long, env = "HA_NODE", value_name = "NODE", value_parser = node_name)]
     pub(crate) node: Option<NodeName>,
+    /// The identity of this boot, where several nodes share a kernel, as containers do [default: the kernel's]
+    #[arg(long, env = "HA_BOOT_ID", value_name = "UUID")]
+    pub(crate) boot_id: Option<BootId>,
 }
 
 /// Of `ha warden`, which the agent starts; people have no use for it.

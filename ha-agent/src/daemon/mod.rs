@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use ha_core::driver::{Ended, Node};
 use ha_core::hierarchy::Loaded;
-use ha_core::name::NodeName;
+use ha_core::name::{BootId, NodeName};
 use ha_resources::kinds::Builtin;
 use ha_resources::{clock, urgency};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,7 +32,7 @@ use crate::exit::{Exit, Failure};
 const THREADS: usize = 2;
 
 /// Runs the agent until it is drained, or told to end.
-pub(crate) fn run(dir: &Path, node: Option<NodeName>) -> Result<Exit, Failure> {
+pub(crate) fn run(dir: &Path, node: Option<NodeName>, boot: Option<BootId>) -> Result<Exit, Failure> {
     let (config, hierarchies, warnings) = config::read_whole(dir)?;
     let me = node.map_or_else(host_name, Ok)?;
     log::set_up(&config.log)?;
@@ -42,7 +42,8 @@ pub(crate) fn run(dir: &Path, node: Option<NodeName>) -> Result<Exit, Failure> {
         tracing::warn!("{line}");
     }
     let runtime = urgent_runtime()?;
-    runtime.block_on(live(dir, config, hierarchies, me))
+    let boot = boot.map_or_else(clock::boot_id, Ok).map_err(|e| Failure::new(Exit::System, e))?;
+    runtime.block_on(live(dir, config, hierarchies, me, boot))
 }
 
 /// This machine's host name, as a node's name.
@@ -79,9 +80,14 @@ fn urgent_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|e| Failure::new(Exit::System, format!("the agent's threads could not be started: {e}")))
 }
 
-async fn live(dir: &Path, config: Config, hierarchies: Vec<Loaded<Builtin>>, me: NodeName) -> Result<Exit, Failure> {
+async fn live(
+    dir: &Path,
+    config: Config,
+    hierarchies: Vec<Loaded<Builtin>>,
+    me: NodeName,
+    boot: BootId,
+) -> Result<Exit, Failure> {
     let mut signals = Signals::catch()?;
-    let boot = clock::boot_id().map_err(|e| Failure::new(Exit::System, e))?;
     let clock = clock::boot_clock();
     let mut builder = Node::builder(config.cluster.clone(), me.clone())
         .nodes(config.nodes.iter().map(|n| n.name.clone()))
@@ -90,6 +96,7 @@ async fn live(dir: &Path, config: Config, hierarchies: Vec<Loaded<Builtin>>, me:
         .state_dir(&config.state_dir)
         .boot_id(boot)
         .clock(clock.clone())
+        .pressure(ha_resources::pressure::gauge())
         .definition(config.definition());
     for channel in parts::channels(&config, &me)? {
         builder = builder.channel(channel);

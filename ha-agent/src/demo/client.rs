@@ -66,7 +66,10 @@ impl Client {
             let went_back = answer.epoch < before.epoch;
             let two_nodes = answer.epoch == before.epoch && answer.node != before.node;
             let complaint = (went_back || two_nodes).then(|| {
-                format!("after {} in epoch {} came {} in epoch {}", before.node, before.epoch, answer.node, answer.epoch)
+                format!(
+                    "after {} in epoch {} came {} in epoch {}",
+                    before.node, before.epoch, answer.node, answer.epoch
+                )
             });
             seen.longest_gap = seen.longest_gap.max(gap);
             seen.wrong.extend(complaint);
@@ -109,5 +112,9 @@ fn ask(socket: &UdpSocket) -> Option<Answer> {
     let length = socket.recv(&mut buffer).ok()?;
     let text = std::str::from_utf8(&buffer[..length]).ok()?;
     let mut words = text.split(' ');
-    Some(Answer { node: words.next()?.to_owned(), epoch: words.next()?.parse().ok()?, pid: words.next()?.parse().ok()? })
+    Some(Answer {
+        node: words.next()?.to_owned(),
+        epoch: words.next()?.parse().ok()?,
+        pid: words.next()?.parse().ok()?,
+    })
 }

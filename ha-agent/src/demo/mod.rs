@@ -65,12 +65,18 @@ pub(crate) async fn demo(args: &DemoArgs) -> Result<Exit, Failure> {
     conclude(&stage, played, args)
 }
 
-fn conclude(stage: &Stage, (played, stopped): (Vec<report::Played>, Option<Wrong>), args: &DemoArgs) -> Result<Exit, Failure> {
+fn conclude(
+    stage: &Stage,
+    (played, stopped): (Vec<report::Played>, Option<Wrong>),
+    args: &DemoArgs,
+) -> Result<Exit, Failure> {
     let mut wrong: usize = played.iter().map(|p| p.wrong.len()).sum();
     say(&report::table(&played));
     match witness::check(&stage.witness()) {
         Ok((stamps, found)) if found.is_empty() => {
-            say(&format!("\nwitness: {stamps} stamps of the services themselves, no two nodes at once, epochs always grew\n"));
+            say(&format!(
+                "\nwitness: {stamps} stamps of the services themselves, no two nodes at once, epochs always grew\n"
+            ));
         }
         Ok((_, found)) => {
             wrong += found.len();

@@ -78,10 +78,17 @@ pub(super) fn table(steps: &[Played]) -> String {
     let cell = |d: Option<Duration>| d.map_or_else(|| "-".to_owned(), ms);
     let mut text = format!(
         "\n{}\n",
-        styled(HEAD, format!("{:<30} {:<38} {:>9} {:>10} {:>10}  verdict", "step", "what happened", "T_detect", "T_recover", "outage"))
+        styled(
+            HEAD,
+            format!(
+                "{:<30} {:<38} {:>9} {:>10} {:>10}  verdict",
+                "step", "what happened", "T_detect", "T_recover", "outage"
+            )
+        )
     );
     for step in steps {
-        let verdict = if step.wrong.is_empty() { styled(GOOD, "good".to_owned()) } else { styled(BAD, "WRONG".to_owned()) };
+        let verdict =
+            if step.wrong.is_empty() { styled(GOOD, "good".to_owned()) } else { styled(BAD, "WRONG".to_owned()) };
         let _ = writeln!(
             text,
             "{:<30} {:<38} {:>9} {:>10} {:>10}  {verdict}",

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ha_resources::clock;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 
 /// From one stamp to the next.
 const STAMP_EVERY: Duration = Duration::from_millis(5);

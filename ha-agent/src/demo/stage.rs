@@ -140,7 +140,7 @@ impl Stage {
             let Some(service) = services.get(name) else { continue };
             let hierarchy = format!(
                 "Hierarchy(\n    name: {name:?},\n    nodes: {nodes:?},\n    claim: LockArea(\"main\"),\n    resources: [\n        Process(\n            \
-                 name: \"service\",\n            command: [{}, \"demo-service\", \"--at\", \"{service}\", \"--witness\", {}],\n            env: {{\"HA_DEMO\": {}}},\n            \
+                 name: \"service\",\n            command: [{}, \"demo-service\", \"--at\", \"{service}\", \"--witness\", {}],\n            env: {{\"DEMO_STAGE\": {}}},\n            \
                  monitoring: (every: \"1s\"),\n        ),\n    ],\n)\n",
                 shown(&self.program),
                 shown(&self.witness()),
@@ -207,7 +207,7 @@ impl Stage {
 
     /// The service processes of the demonstration: of one node, or of all.
     pub(super) fn services(&self, node: Option<&str>) -> Vec<(i32, String)> {
-        let ours = format!("HA_DEMO={}", self.dir.display());
+        let ours = format!("DEMO_STAGE={}", self.dir.display());
         let mut found = Vec::new();
         for (pid, environment) in processes("environ") {
             let has = |wanted: &str| environment.split('\0').any(|v| v == wanted);

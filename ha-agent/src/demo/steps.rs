@@ -130,18 +130,18 @@ impl Play<'_> {
     async fn switchover(&mut self) -> Result<(), Wrong> {
         self.begin(
             "A switchover",
-            "`ha move web alpha`: everything is checked first, then web is stopped where it runs, its claim is handed to alpha, and alpha \
-             starts it. It is pinned there until alpha fails or `ha unpin web`.",
+            "`ha move web beta`: everything is checked first, then web is stopped where it runs, its claim is handed to beta, and beta \
+             starts it. It is pinned there until beta fails or `ha unpin web`.",
         );
         let web = HierarchyName::new("web").map_err(|e| e.to_string())?;
-        let alpha = NodeName::new("alpha").map_err(|e| e.to_string())?;
+        let beta = NodeName::new("beta").map_err(|e| e.to_string())?;
         let before = self.now_served();
-        self.stage.ask("gamma", Ask::Move { hierarchy: web.clone(), to: Some(alpha) }).await?;
-        let served = self.served("web on alpha", |s| on(s, "web") == Some("alpha")).await?;
+        self.stage.ask("gamma", Ask::Move { hierarchy: web.clone(), to: Some(beta) }).await?;
+        let served = self.served("web on beta", |s| on(s, "web") == Some("beta")).await?;
         let mut wrong = grew(&before, &served, "web");
         wrong.extend(untouched(&before, &served, &["mail", "db"]));
         let from = on(&before, "web").unwrap_or("?").to_owned();
-        self.end("switchover", &format!("web: {from} → alpha"), Some("web"), wrong).await?;
+        self.end("switchover", &format!("web: {from} → beta"), Some("web"), wrong).await?;
         self.stage.ask("gamma", Ask::Unpin { hierarchy: web }).await?;
         Ok(())
     }
@@ -149,13 +149,13 @@ impl Play<'_> {
     async fn agent_killed(&mut self) -> Result<(), Wrong> {
         self.begin(
             "An agent is killed and restarted",
-            "alpha's agent is killed, and started again as systemd would. Services are not its children in any way that matters: it \
+            "beta's agent is killed, and started again as systemd would. Services are not its children in any way that matters: it \
              proves its claims anew, finds what runs, and carries on.",
         );
         let before = self.now_served();
-        self.stage.signal("alpha", To::Agent, Signal::SIGKILL);
-        self.stage.start("alpha", After::AgentDeath)?;
-        self.wait_view("alpha", "alpha to have adopted web", |view| {
+        self.stage.signal("beta", To::Agent, Signal::SIGKILL);
+        self.stage.start("beta", After::AgentDeath)?;
+        self.wait_view("beta", "beta to have adopted web", |view| {
             view.hierarchies.iter().any(|h| h.name.as_str() == "web" && h.phase == AnnouncedPhase::InService)
         })
         .await?;
@@ -209,7 +209,8 @@ impl Play<'_> {
             self.stage.signal(node, To::Everything, Signal::SIGKILL);
             self.served("nothing on a dead node", |s| s.len() == 3 && s.values().all(|a| a.node != node)).await?;
         }
-        let served = self.served("everything on beta", |s| HIERARCHIES.iter().all(|(h, _)| on(s, h) == Some(last))).await?;
+        let served =
+            self.served("everything on beta", |s| HIERARCHIES.iter().all(|(h, _)| on(s, h) == Some(last))).await?;
         let mut wrong = Vec::new();
         for (hierarchy, _) in HIERARCHIES {
             if on(&before, hierarchy) != Some(last) {
@@ -236,10 +237,10 @@ impl Play<'_> {
         figures_of: Option<&'static str>,
         wrong: Vec<String>,
     ) -> Result<(), Wrong> {
-        let mut played =
-            Played { title, what: what.to_owned(), t_detect: None, t_recover: None, outage: None, wrong };
+        let mut played = Played { title, what: what.to_owned(), t_detect: None, t_recover: None, outage: None, wrong };
         if let Some(hierarchy) = figures_of {
-            let (gap, lost) = self.stage.clients.get(hierarchy).map(super::client::Client::measured).unwrap_or_default();
+            let (gap, lost) =
+                self.stage.clients.get(hierarchy).map(super::client::Client::measured).unwrap_or_default();
             let name = HierarchyName::new(hierarchy).map_err(|e| e.to_string())?;
             let node = self.now_served().get(hierarchy).map(|a| a.node.clone()).unwrap_or_default();
             let moved = !matches!(title, "all heartbeats cut" | "agent killed and restarted");
@@ -321,7 +322,10 @@ impl Play<'_> {
         for node in nodes {
             self.wait_view(node, "all nodes to hear each other", |view| {
                 view.peers.iter().all(|p| p.state == "alive")
-                    && view.hierarchies.iter().all(|h| h.nodes.iter().all(|n| n.phase.is_some() && n.ineligible.is_none()))
+                    && view
+                        .hierarchies
+                        .iter()
+                        .all(|h| h.nodes.iter().all(|n| n.phase.is_some() && n.ineligible.is_none()))
             })
             .await?;
         }
@@ -334,10 +338,12 @@ fn on<'a>(served: &'a Served, hierarchy: &str) -> Option<&'a str> {
 }
 
 /// A hierarchy that moved has a greater epoch.
-fn grew(before: &Served, after: &Served, hierarchy: &str) -> Option<String> {
+fn grew(before: &Served, after: &Served, hierarchy: &str) -> Vec<String> {
     let epoch = |s: &Served| s.get(hierarchy).map_or(0, |a| a.epoch);
-    (epoch(after) <= epoch(before))
-        .then(|| format!("{hierarchy} moved from epoch {} to {}", epoch(before), epoch(after)))
+    if epoch(after) > epoch(before) {
+        return Vec::new();
+    }
+    vec![format!("{hierarchy} moved from epoch {} to {}", epoch(before), epoch(after))]
 }
 
 /// Same node, same epoch, same process.

@@ -40,7 +40,10 @@ fn judge(text: &str) -> Result<(usize, Vec<String>), String> {
             let [a, b] = pair else { continue };
             if b.first <= a.last {
                 let (x, y) = (&a.node, &b.node);
-                wrong.push(format!("S1: {hierarchy} ran on {x} (epoch {}) and {y} (epoch {}) at once", a.epoch, b.epoch));
+                wrong.push(format!(
+                    "S1: {hierarchy} ran on {x} (epoch {}) and {y} (epoch {}) at once",
+                    a.epoch, b.epoch
+                ));
             }
             if b.epoch <= a.epoch {
                 wrong.push(format!("S4: {hierarchy} went from epoch {} to {}", a.epoch, b.epoch));

@@ -442,12 +442,6 @@ impl Run {
     }
 
     fn tell(&mut self, event: Event) {
-        let line = event.to_string();
-        if event.what.is_bad() {
-            tracing::warn!("{line}");
-        } else {
-            tracing::info!("{line}");
-        }
         self.timelines.observe(&event);
         if self.recent.len() == EVENTS_KEPT {
             self.recent.pop_front();

@@ -93,13 +93,13 @@ impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}: {}, epoch {}: T_detect {:.1?} + T_recover {:.1?} = {:.1?}",
+            "{}: {}, epoch {}: T_detect {:.1} ms + T_recover {:.1} ms = {:.1} ms",
             self.hierarchy,
             self.cause,
             self.epoch,
-            self.t_detect(),
-            self.t_recover(),
-            self.in_service.since(self.fault),
+            self.t_detect().as_secs_f64() * 1e3,
+            self.t_recover().as_secs_f64() * 1e3,
+            self.in_service.since(self.fault).as_secs_f64() * 1e3,
         )?;
         for mark in &self.marks {
             writeln!(f, "  {:>+10.1} ms  {}", mark.at.since(self.fault).as_secs_f64() * 1e3, mark.what)?;
@@ -151,7 +151,10 @@ impl Timelines {
         }
         if matches!(event.what, Happened::ClaimReleased { .. } | Happened::ClaimLost { .. }) {
             self.drafts.remove(hierarchy);
-        } else if let Some(draft) = self.drafts.get_mut(hierarchy) {
+        } else if let Some(draft) = self.drafts.get_mut(hierarchy)
+            // What leads to a phase is a mark of its own already.
+            && !matches!(event.what, Happened::Phase { .. })
+        {
             draft.marks.push(Mark { at: event.at, what: event.what.to_string() });
         }
         None
