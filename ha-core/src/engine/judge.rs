@@ -1,5 +1,6 @@
 //! Puts together what mastership needs to know of one hierarchy, and tells the others what came of it.
 
+use super::leases::Lease;
 use super::{Engine, Entry};
 use crate::claim::Beliefs;
 use crate::contact::{AnnouncedPhase, Announcement, Declined, Peer, PeerState};
@@ -74,6 +75,18 @@ impl Engine {
             Some(trouble) => format!("lease {name} is not held: {trouble}"),
             None => format!("lease {name} is not held yet"),
         })
+    }
+
+    /// The same, as others should know it. A lease that is only being entered when a node begins is nothing to tell: others would take
+    /// over what this node is preferred for, a moment before it could serve.
+    fn unready_to_others(&self, entry: &Entry) -> Option<String> {
+        let lease = entry.lease.as_ref().and_then(|l| self.leases.get(l));
+        let entering = lease.is_some_and(Lease::is_being_entered);
+        let beginning = self.now.since(self.begun) < self.config.contact.timing.startup_grace;
+        if entering && beginning && entry.lacking.is_none() && entry.life.claim_trouble.is_none() {
+            return None;
+        }
+        self.unready(entry).map(|u| u.chars().take(150).collect())
     }
 
     pub(super) fn view<'a>(&'a self, entry: &'a Entry, unready: Option<&'a str>) -> View<'a> {
@@ -201,7 +214,7 @@ impl Engine {
             epoch: life.held.map_or(life.known, |h| h.epoch),
             utility: entry.utility,
             declined,
-            unready: if life.holds() { None } else { self.unready(entry).map(|u| u.chars().take(150).collect()) },
+            unready: if life.holds() { None } else { self.unready_to_others(entry) },
             failures: life.early_told(),
             directive: entry.directive.clone(),
             definition: life.hierarchy.fingerprint,

@@ -30,6 +30,13 @@ pub(super) struct Lease {
     pub(super) members: BTreeSet<HierarchyName>,
 }
 
+impl Lease {
+    /// It was never held, and nothing is wrong with it: it is being entered.
+    pub(super) fn is_being_entered(&self) -> bool {
+        self.until.is_none() && self.trouble.is_none() && self.length.is_zero()
+    }
+}
+
 impl Engine {
     pub(super) fn begin_tenure(&mut self, name: &HierarchyName) {
         let Some(entry) = self.entries.get_mut(name) else { return };

@@ -118,6 +118,7 @@ pub struct Engine {
     requests: BTreeMap<u64, (CommandId, NodeName)>,
     parcels: BTreeMap<(NodeName, u64), u64>,
     next_request: u64,
+    begun: Time,
     reincarnations: u32,
     out: Out,
     effects: VecDeque<Effect>,
@@ -148,6 +149,7 @@ impl Engine {
             requests: BTreeMap::new(),
             parcels: BTreeMap::new(),
             next_request: 0,
+            begun: now,
             reincarnations: 0,
             out: Out::default(),
             effects: VecDeque::new(),
@@ -195,9 +197,10 @@ impl Engine {
         };
         self.entries.insert(name.clone(), entry);
         // Those with a shared lease begin once the lease is held: before that there is nothing to ask with.
+        let shares_lease = self.entries.get(&name).is_some_and(|e| e.lease.is_some());
         if let Some(epoch) = joining.running {
             self.with_life(&name, |life, _, now, out| life.recall(epoch, now, out));
-        } else {
+        } else if !shares_lease {
             self.with_life(&name, |life, _, _, out| life.inspect(out));
         }
         self.dirty.insert(name);
