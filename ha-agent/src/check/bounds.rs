@@ -12,6 +12,7 @@ use crate::config::Config;
 
 /// The bounds, in milliseconds; all count from the last sign of life of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "units stand last in names")]
 pub(crate) struct Bounds {
     /// Contact counts as lost.
     pub(crate) detect_ms: u64,

@@ -144,10 +144,10 @@ async fn readiness(loaded: Loaded<Builtin>, directories: &Directories, found: &m
         match tokio::time::timeout(READY_WITHIN, probe.measure()).await {
             Ok(Ok((utility, _))) if utility.get() > 0 => {}
             Ok(Ok((_, facts))) => {
-                found.add(Severity::Warning, &name, format!("its utility is 0 here now: {facts}"), None)
+                found.add(Severity::Warning, &name, format!("its utility is 0 here now: {facts}"), None);
             }
             Ok(Err(failed)) => {
-                found.add(Severity::Warning, &name, format!("its utility is 0 here now: {failed}"), None)
+                found.add(Severity::Warning, &name, format!("its utility is 0 here now: {failed}"), None);
             }
             Err(_) => found.add(Severity::Warning, &name, "its utility is 0 here now: no answer", None),
         }

@@ -90,9 +90,9 @@ pub(crate) async fn lock_area(dir: &Path, args: LockAreaArgs) -> Result<Exit, Fa
             let area = settings(&config, &name)?;
             let report = admin::show(&open(area)?).await.map_err(|e| failed(area, &e))?;
             if json {
-                say_json(&report)?
+                say_json(&report)?;
             } else {
-                say(report.to_string())?
+                say(report.to_string())?;
             }
             Ok(Exit::Done)
         }

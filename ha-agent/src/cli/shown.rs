@@ -50,9 +50,9 @@ pub(crate) async fn status(client: &Client, args: &StatusArgs) -> Result<Exit, F
     }
     let view: ClusterView = client.get("/v1/status").await?;
     if args.json {
-        say_json(&view)?
+        say_json(&view)?;
     } else {
-        say(render::status::status(&view))?
+        say(render::status::status(&view))?;
     }
     Ok(Exit::Done)
 }
@@ -96,9 +96,9 @@ pub(crate) async fn why(client: &Client, args: &WhyArgs) -> Result<Exit, Failure
     let on = args.on.as_ref().map(|node| format!("?on={node}")).unwrap_or_default();
     let view: WhyView = client.get(&format!("/v1/why/{}{on}", args.hierarchy)).await?;
     if args.json {
-        say_json(&view)?
+        say_json(&view)?;
     } else {
-        say(render::why::why(&view.node, &view.hierarchy))?
+        say(render::why::why(&view.node, &view.hierarchy))?;
     }
     Ok(Exit::Done)
 }

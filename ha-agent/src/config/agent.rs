@@ -175,25 +175,28 @@ fn read_area(key: Value<'_>, value: Value<'_>) -> Option<AreaSettings> {
     let io_deadline = fields.optional::<Span>("io_deadline", A_TIME).map(|s| s.0);
     let channel = fields.value("channel").map_or(Some(None), |v| read_channel(v).map(Some));
     fields.finish();
-    Some(AreaSettings { name: name?, path: path?, timing: timing?, io_deadline, channel: channel? })
+    Some(AreaSettings { name: name?, path: path?, timing: timing.ok()?, io_deadline, channel: channel? })
 }
 
-/// The outer `None` for times that do not go together, the inner one when none is written.
-fn read_lease_timing(fields: &Fields<'_>, times: &[Option<Span>]) -> Option<Option<LeaseTiming>> {
+/// Something wrong that was reported.
+struct Reported;
+
+/// `None` when no time is written.
+fn read_lease_timing(fields: &Fields<'_>, times: &[Option<Span>]) -> Result<Option<LeaseTiming>, Reported> {
     if times.iter().all(Option::is_none) {
-        return Some(None);
+        return Ok(None);
     }
     let default = LeaseTiming::default();
     let defaults = [default.renew(), default.deadline(), default.watchdog(), default.margin()];
     let mut all = defaults.iter().zip(times).map(|(default, given)| given.map_or(*default, |s| s.0));
     let mut next = || all.next().unwrap_or_default();
     match LeaseTiming::new(next(), next(), next(), next()) {
-        Ok(timing) => Some(Some(timing)),
+        Ok(timing) => Ok(Some(timing)),
         Err(wrong) => {
             let message = wrong.to_string();
             let key = message.split(' ').next().unwrap_or_default().to_owned();
             fields.problem(&key, &message, Some(format!("times that are left out: {default}")));
-            None
+            Err(Reported)
         }
     }
 }

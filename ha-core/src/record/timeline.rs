@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Happened};
+use crate::contact::AnnouncedPhase;
 use crate::name::{Epoch, HierarchyName, NodeName};
 use crate::time::Time;
 
@@ -149,7 +150,9 @@ impl Timelines {
             draft.marks.push(Mark { at: event.at, what: event.what.to_string() });
             return self.finish(hierarchy, event.at, draft, epoch, adopted);
         }
-        if matches!(event.what, Happened::ClaimReleased { .. } | Happened::ClaimLost { .. }) {
+        // Given up: whatever comes later is another recovery, with a fault of its own.
+        let left_to_others = matches!(event.what, Happened::Phase { phase: AnnouncedPhase::Out, .. });
+        if left_to_others || matches!(event.what, Happened::ClaimReleased { .. } | Happened::ClaimLost { .. }) {
             self.drafts.remove(hierarchy);
         } else if let Some(draft) = self.drafts.get_mut(hierarchy)
             // What leads to a phase is a mark of its own already.
@@ -207,5 +210,28 @@ impl Timelines {
     /// The finished timelines, the oldest first.
     pub fn finished(&self) -> impl DoubleEndedIterator<Item = &Timeline> {
         self.done.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at: u64, what: Happened) -> Event {
+        Event { at: Time(at), hierarchy: Some(HierarchyName::new("web").unwrap()), what }
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_up_is_no_part_of_the_next_recovery() {
+        let gamma = || NodeName::new("gamma").unwrap();
+        let mut timelines = Timelines::default();
+        let early = Happened::Candidate { before: None, fault: None, why: String::new() };
+        timelines.observe(&event(10, early));
+        timelines.observe(&event(20, Happened::Phase { phase: AnnouncedPhase::Out, why: "behind gamma".to_owned() }));
+        let real = Happened::Candidate { before: Some(gamma()), fault: Some(Time(900)), why: String::new() };
+        timelines.observe(&event(1_000, real));
+        let finished = timelines.observe(&event(1_040, Happened::InService { epoch: Epoch(6), adopted: false })).unwrap();
+        assert_eq!(finished.cause, Cause::Failover { from: gamma() });
+        assert_eq!((finished.t_detect().as_nanos(), finished.t_recover().as_nanos()), (100, 40));
     }
 }
