@@ -230,7 +230,8 @@ mod tests {
         timelines.observe(&event(20, Happened::Phase { phase: AnnouncedPhase::Out, why: "behind gamma".to_owned() }));
         let real = Happened::Candidate { before: Some(gamma()), fault: Some(Time(900)), why: String::new() };
         timelines.observe(&event(1_000, real));
-        let finished = timelines.observe(&event(1_040, Happened::InService { epoch: Epoch(6), adopted: false })).unwrap();
+        let finished =
+            timelines.observe(&event(1_040, Happened::InService { epoch: Epoch(6), adopted: false })).unwrap();
         assert_eq!(finished.cause, Cause::Failover { from: gamma() });
         assert_eq!((finished.t_detect().as_nanos(), finished.t_recover().as_nanos()), (100, 40));
     }
