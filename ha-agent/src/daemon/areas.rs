@@ -212,3 +212,78 @@ impl Claim for LateClaim {
         Some(Arc::new(self.area.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ha_core::claim::lock_area::admin::{AreaPlan, Existing, initialise};
+    use ha_core::claim::lock_area::{AreaId, LeaseTiming};
+    use ha_resources::clock;
+
+    use super::*;
+
+    const ENOUGH: Duration = Duration::from_secs(60);
+
+    fn settings(dir: &tempfile::TempDir) -> AreaSettings {
+        let name = LockAreaName::new("main").unwrap();
+        AreaSettings { name, path: dir.path().join("area"), timing: None, io_deadline: Some(ENOUGH), channel: None }
+    }
+
+    fn begin(settings: &AreaSettings, margin: Duration) -> Area {
+        let node = NodeName::new("alpha").unwrap();
+        Area::begin(settings, Some(margin), &node, clock::boot_id().unwrap(), &clock::boot_clock())
+    }
+
+    async fn make(settings: &AreaSettings) {
+        // Ready under another name, so that it is there as a whole or not at all.
+        let path = settings.path.with_extension("new");
+        fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        let device = DirectDevice::open(&path, ENOUGH).unwrap();
+        let ms = Duration::from_millis;
+        let timing = LeaseTiming::new(ms(100), ms(10_000), ms(200), ms(200)).unwrap();
+        let nodes = vec![NodeName::new("alpha").unwrap()];
+        initialise(&device, AreaPlan { id: AreaId([1; 16]), nodes, hierarchies: 4, timing }, Existing::Keep).await.unwrap();
+        fs::rename(path, &settings.path).unwrap();
+    }
+
+    /// Follows the lease until it is as wanted.
+    async fn until(area: &Area, wanted: impl Fn(&LeaseNews) -> bool) -> LeaseNews {
+        let mut news = LeaseNews::default();
+        let follow = async {
+            while !wanted(&news) {
+                news = area.changed(&news).await;
+            }
+            news
+        };
+        tokio::time::timeout(ENOUGH, follow).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn storage_that_comes_late_is_waited_for_and_then_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(&dir);
+        let area = begin(&settings, Duration::from_millis(200));
+        let claim = area.claim(HierarchyName::new("web").unwrap());
+        let news = until(&area, |news| news.trouble.is_some()).await;
+        assert!(news.trouble.unwrap().contains("does not exist"));
+        assert!(matches!(claim.inspect().await, Err(Refusal::Unreachable(why)) if why.contains("does not exist")));
+        make(&settings).await;
+        until(&area, |news| news.until.is_some()).await;
+        let request = Acquire { beliefs: Arc::default(), known: Epoch::ZERO, adopt: None };
+        claim.acquire(request).await.unwrap();
+        claim.release(claim.inspect().await.unwrap().epoch, None, EarlyFailures::default()).await.unwrap();
+        area.leave().await;
+    }
+
+    #[tokio::test]
+    async fn an_area_that_does_not_wait_for_the_watchdog_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(&dir);
+        make(&settings).await;
+        let area = begin(&settings, Duration::from_millis(201));
+        let news = until(&area, |news| news.trouble.is_some()).await;
+        assert!(news.trouble.unwrap().contains("the watchdog may take 201ms"));
+        assert_eq!(news.until, None);
+    }
+}

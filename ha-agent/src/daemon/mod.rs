@@ -145,7 +145,11 @@ async fn until_the_end(node: &Node, running: &Arc<Running>, signals: &mut Signal
     loop {
         tokio::select! {
             how = node.finished() => {
-                return if how == Ended::Drained { Exit::Drained } else { Exit::Done };
+                if how == Ended::Drained {
+                    return Exit::Drained;
+                }
+                tracing::error!("the node's loop ended although nobody asked for it: the supervisor should start the agent again");
+                return Exit::System;
             }
             _ = signals.terminate.recv() => return Exit::Done,
             _ = signals.interrupt.recv() => return Exit::Done,
