@@ -243,7 +243,9 @@ mod tests {
         let ms = Duration::from_millis;
         let timing = LeaseTiming::new(ms(100), ms(10_000), ms(200), ms(200)).unwrap();
         let nodes = vec![NodeName::new("alpha").unwrap()];
-        initialise(&device, AreaPlan { id: AreaId([1; 16]), nodes, hierarchies: 4, timing }, Existing::Keep).await.unwrap();
+        initialise(&device, AreaPlan { id: AreaId([1; 16]), nodes, hierarchies: 4, timing }, Existing::Keep)
+            .await
+            .unwrap();
         fs::rename(path, &settings.path).unwrap();
     }
 
