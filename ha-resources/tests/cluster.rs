@@ -1,6 +1,8 @@
 //! From RON text to a recovered service: three nodes in one process, with real heartbeats on loopback, a real lock area in a
 //! file, and real programs. Losing a node is dropping all that it consists of; its programs are killed as a watchdog would.
 
+#![expect(clippy::unwrap_used, reason = "a test: what cannot be had ends it")]
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;

@@ -50,7 +50,8 @@ pub(super) enum Link {
 }
 
 fn hand_on(socket: &UdpSocket, home: SocketAddr, cut: &AtomicBool) {
-    let mut buffer = [0; 65_536];
+    // Larger than any datagram of the nodes.
+    let mut buffer = [0; 4096];
     loop {
         // Errors are those of a datagram sent before: a node that is gone. The next one may do better.
         let Ok((length, _)) = socket.recv_from(&mut buffer) else { continue };

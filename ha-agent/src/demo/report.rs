@@ -49,7 +49,7 @@ fn fold(text: &str, width: usize) -> Vec<String> {
 pub(super) fn timeline(timeline: &Timeline) -> String {
     let mut text = String::new();
     for (i, line) in timeline.to_string().lines().enumerate() {
-        let line = if i == 0 { line.to_owned() } else { styled(DIM, line).clone() };
+        let line = if i == 0 { line.to_owned() } else { styled(DIM, line) };
         let _ = writeln!(text, "     {line}");
     }
     text
