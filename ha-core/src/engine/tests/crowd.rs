@@ -7,7 +7,7 @@ fn many(count: usize, nodes: &[&str]) -> Vec<Hierarchy> {
         .map(|i| {
             let mut hierarchy = web(&format!("h{i:04}"), nodes);
             hierarchy.resources.truncate(1);
-            hierarchy.policy.importance = (i % 7) as i32;
+            hierarchy.policy.importance = i32::try_from(i % 7).unwrap();
             hierarchy
         })
         .collect()
