@@ -2,7 +2,7 @@
 //!
 //! Decides when to renew, what to read and write, and what to answer. Leaves the transfers and the clock to
 //! [`super::area`]. Two lanes run beside each other: the lease (one transfer at a time, on a beat) and the requests, which
-//! are worked off in batches by [`super::batch`].
+//! are worked off in batches by `batch`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
