@@ -109,7 +109,7 @@ pub(super) fn watchdog(config: &Config) -> Result<Option<Arc<dyn Watchdog>>, Fai
     }
 }
 
-/// As [`crate::cli::warden`] reads it.
+/// As `cli::run::warden` reads it.
 fn warden_command(program: &Path, socket: &Path, act: WardenAct, margin: std::time::Duration) -> Vec<String> {
     use clap::ValueEnum as _;
     let text = |path: &Path| path.to_string_lossy().into_owned();
