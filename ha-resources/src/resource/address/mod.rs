@@ -187,8 +187,8 @@ impl Address {
 
     /// Announces now, and from then on.
     fn announce_from_now(&self, link: &Link) {
-        announce(self.ip(), link);
-        let task = tokio::spawn(keep_announcing(self.spec.clone(), link.index)).abort_handle();
+        let socket = announce(self.ip(), link);
+        let task = tokio::spawn(keep_announcing(self.spec.clone(), link.index, socket)).abort_handle();
         if let Some(earlier) = self.lock().replace(task) {
             earlier.abort();
         }
@@ -367,12 +367,18 @@ fn mac_text(mac: frames::Mac) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// Tells the network once. A frame that cannot be sent now is sent with the next announcement.
-fn announce(ip: IpAddr, link: &Link) {
-    let Some(mac) = link.mac else { return };
+/// Tells the network once, and leaves the socket for the next time. A frame that cannot be sent now is sent with the next announcement.
+fn announce(ip: IpAddr, link: &Link) -> Option<PacketSocket> {
+    let mac = link.mac?;
     match PacketSocket::open(link.index) {
-        Ok(socket) => send_all(&socket, ip, mac),
-        Err(error) => tracing::warn!("{ip} cannot be announced: {error}"),
+        Ok(socket) => {
+            send_all(&socket, ip, mac);
+            Some(socket)
+        }
+        Err(error) => {
+            tracing::warn!("{ip} cannot be announced: {error}");
+            None
+        }
     }
 }
 
@@ -428,10 +434,10 @@ impl Schedule {
 }
 
 /// Announces again and again, until it is aborted.
-async fn keep_announcing(spec: AddressSpec, index: u32) {
+async fn keep_announcing(spec: AddressSpec, index: u32, mut socket: Option<PacketSocket>) {
     let mut schedule = Schedule::new(spec.announce_every);
     loop {
-        let Err(failed) = announce_until_failed(&spec, index, &mut schedule).await;
+        let Err(failed) = announce_until_failed(&spec, index, socket.take(), &mut schedule).await;
         tracing::warn!("{} is not announced again for now: {failed}", spec.address.address);
         tokio::time::sleep(TRY_AGAIN).await;
     }
@@ -441,13 +447,17 @@ async fn keep_announcing(spec: AddressSpec, index: u32) {
 async fn announce_until_failed(
     spec: &AddressSpec,
     index: u32,
+    socket: Option<PacketSocket>,
     schedule: &mut Schedule,
 ) -> Result<std::convert::Infallible, Failed> {
     let ip = spec.address.address;
     let mut listener = Listener::open()?;
     let gone = || Failed(format!("there is no interface {}", spec.interface));
     let mut link = Netlink::open()?.link(&spec.interface).await?.filter(|link| link.index == index).ok_or_else(gone)?;
-    let socket = PacketSocket::open(index).map_err(Failed::new)?;
+    let socket = match socket {
+        Some(socket) => socket,
+        None => PacketSocket::open(index).map_err(Failed::new)?,
+    };
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(schedule.next().into()) => {}

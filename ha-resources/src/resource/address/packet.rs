@@ -1,4 +1,7 @@
 //! A packet socket on one interface (packet(7)): whole frames out, ARP in.
+//!
+//! Decides how it is opened and closed without anybody waiting: the kernel lets whoever takes a packet socket off an interface wait until
+//! no processor uses it any more, some 10 ms each time.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -8,7 +11,8 @@ use tokio::io::unix::AsyncFd;
 
 /// Sends frames on an interface, and hears the ARP frames of others on it.
 pub(super) struct PacketSocket {
-    socket: AsyncFd<OwnedFd>,
+    /// `None` only while it is dropped.
+    socket: Option<AsyncFd<OwnedFd>>,
     index: i32,
 }
 
@@ -28,8 +32,9 @@ impl PacketSocket {
     pub(super) fn open(index: u32) -> io::Result<Self> {
         let index = i32::try_from(index).map_err(io::Error::other)?;
         let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // Of no protocol before it is bound: else it would hear all interfaces until then, and binding would take it off them.
         // SAFETY: socket(2) takes no pointers; the result is checked before use.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, i32::from((libc::ETH_P_ARP as u16).to_be())) };
+        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -49,16 +54,21 @@ impl PacketSocket {
         }
         // SAFETY: the descriptor is owned by `socket`, which the `AsyncFd` takes over and closes only after deregistering.
         let socket = unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)?;
-        Ok(PacketSocket { socket, index })
+        Ok(PacketSocket { socket: Some(socket), index })
+    }
+
+    fn socket(&self) -> io::Result<&AsyncFd<OwnedFd>> {
+        self.socket.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
     /// Sends a whole frame. Never waits.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let socket = self.socket()?.as_raw_fd();
         let address = link_address(self.index);
         // SAFETY: both pointers and lengths describe live buffers that sendto(2) only reads.
         let sent = unsafe {
             libc::sendto(
-                self.socket.as_raw_fd(),
+                socket,
                 frame.as_ptr().cast(),
                 frame.len(),
                 libc::MSG_DONTWAIT,
@@ -71,8 +81,9 @@ impl PacketSocket {
 
     /// The next ARP frame that somebody sent. Cancel-safe.
     pub(super) async fn receive(&self) -> io::Result<Vec<u8>> {
+        let socket = self.socket()?;
         loop {
-            let mut ready = self.socket.readable().await?;
+            let mut ready = socket.readable().await?;
             let read = ready.try_io(|fd| {
                 let mut buffer = [0_u8; 256];
                 let read =
@@ -82,6 +93,17 @@ impl PacketSocket {
             if let Ok(result) = read {
                 return result;
             }
+        }
+    }
+}
+
+impl Drop for PacketSocket {
+    fn drop(&mut self) {
+        let Some(socket) = self.socket.take() else { return };
+        let fd = socket.into_inner();
+        // On a thread that has nothing better to do.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(fd));
         }
     }
 }
