@@ -29,6 +29,8 @@ const SECTOR: u32 = 512;
 pub enum Health {
     /// Carries everything out at once.
     Good,
+    /// Carries everything out, one after the other, each so much later.
+    Slow(Duration),
     /// Answers everything with an I/O error, and carries nothing out.
     Errors,
     /// Does not answer. What was asked meanwhile is carried out when the path is good again, or fails with [`Health::Errors`].
@@ -112,7 +114,7 @@ impl Drop for DiskPath {
 impl State {
     fn handle(&mut self, asked: Asked) {
         match (self.health, asked) {
-            (Health::Good, Asked::Read { at, length, reply }) => {
+            (Health::Good | Health::Slow(_), Asked::Read { at, length, reply }) => {
                 let length = u64::from(length).min(self.size.saturating_sub(at));
                 let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
                 match self.disk.read_exact_at(&mut data, at) {
@@ -120,11 +122,13 @@ impl State {
                     Err(_) => reply.error(Errno::EIO),
                 }
             }
-            (Health::Good, Asked::Write { at, data, reply }) => match self.disk.write_all_at(&data, at) {
-                Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
-                Err(_) => reply.error(Errno::EIO),
-            },
-            (Health::Good, Asked::Flush(reply)) => reply.ok(),
+            (Health::Good | Health::Slow(_), Asked::Write { at, data, reply }) => {
+                match self.disk.write_all_at(&data, at) {
+                    Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+                    Err(_) => reply.error(Errno::EIO),
+                }
+            }
+            (Health::Good | Health::Slow(_), Asked::Flush(reply)) => reply.ok(),
             (Health::Errors, Asked::Read { reply, .. }) => reply.error(Errno::EIO),
             (Health::Errors, Asked::Write { reply, .. }) => reply.error(Errno::EIO),
             (Health::Errors, Asked::Flush(reply)) => reply.error(Errno::EIO),
@@ -141,6 +145,15 @@ fn hold(state: &Mutex<State>) -> MutexGuard<'_, State> {
 struct Served(Arc<Mutex<State>>);
 
 impl Served {
+    /// The requests come one after the other: who waits here makes all that follow wait.
+    fn ask(&self, asked: Asked) {
+        let health = hold(&self.0).health;
+        if let Health::Slow(delay) = health {
+            std::thread::sleep(delay);
+        }
+        hold(&self.0).handle(asked);
+    }
+
     fn attributes(&self, number: INodeNo) -> FileAttr {
         let folder = number == INodeNo::ROOT;
         let size = if folder { 0 } else { hold(&self.0).size };
@@ -195,7 +208,7 @@ impl Filesystem for Served {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        hold(&self.0).handle(Asked::Read { at, length, reply });
+        self.ask(Asked::Read { at, length, reply });
     }
 
     fn write(
@@ -210,7 +223,7 @@ impl Filesystem for Served {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        hold(&self.0).handle(Asked::Write { at, data: data.to_vec(), reply });
+        self.ask(Asked::Write { at, data: data.to_vec(), reply });
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -218,6 +231,6 @@ impl Filesystem for Served {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        hold(&self.0).handle(Asked::Flush(reply));
+        self.ask(Asked::Flush(reply));
     }
 }

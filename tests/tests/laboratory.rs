@@ -1,7 +1,7 @@
 //! The laboratory itself: that its faults are what they say. No agent is needed.
 
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ha_tests::storage::Health;
 use ha_tests::wire::Conditions;
@@ -184,6 +184,10 @@ fn the_disk_is_one_disk_and_each_path_fails_alone() -> Result<()> {
 
     alpha.disk().set(Health::Good);
     assert_eq!(read(alpha)?.as_deref(), Ok("three"));
+    alpha.disk().set(Health::Slow(Duration::from_millis(100)));
+    let before = Instant::now();
+    assert_eq!(read(alpha)?.as_deref(), Ok("three"));
+    assert!(before.elapsed() >= Duration::from_millis(100), "the slow path was quick");
     Ok(())
 }
 
