@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use ha_core::claim::lock_area::{AreaConfig, LockArea, admin};
+use ha_core::claim::lock_area::{AreaConfig, LockArea, OpenError, admin};
 use ha_core::claim::{Acquire, Claim, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, SharedLease, Tenure};
 use ha_core::driver::Clock;
 use ha_core::name::{BootId, Epoch, HierarchyName, Incarnation, LockAreaName, NodeName};
@@ -18,6 +18,23 @@ use crate::config::AreaSettings;
 
 /// From one attempt to open an area to the next.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Where it is told that this node must not run: who has its name.
+pub(crate) type Refused = watch::Sender<Option<String>>;
+
+/// Why an area cannot be used.
+enum Unusable {
+    /// Worth another try.
+    NotYet(String),
+    /// Another node uses this node's slot: who.
+    Taken(String),
+}
+
+impl Unusable {
+    fn not_yet(why: impl std::fmt::Display) -> Self {
+        Unusable::NotYet(why.to_string())
+    }
+}
 
 /// A lock area, open or not yet.
 #[derive(Clone)]
@@ -42,10 +59,11 @@ impl Area {
         node: &NodeName,
         boot: BootId,
         clock: &Clock,
+        refused: &Refused,
     ) -> Self {
         let (tell, state) = watch::channel(State::NotYet(None));
         let name = settings.name.clone();
-        tokio::spawn(open(settings.clone(), margin, node.clone(), boot, clock.clone(), tell));
+        tokio::spawn(open(settings.clone(), margin, node.clone(), boot, clock.clone(), tell, refused.clone()));
         Area { name, state }
     }
 
@@ -72,6 +90,7 @@ async fn open(
     boot: BootId,
     clock: Clock,
     tell: watch::Sender<State>,
+    refused: Refused,
 ) {
     let mut said = String::new();
     loop {
@@ -89,7 +108,12 @@ async fn open(
                 tell.send_replace(State::Open(Arc::new(area)));
                 return;
             }
-            Err(why) => {
+            // Another agent has this node's name: one of the two is wrong, and the one that came first is serving.
+            Err(Unusable::Taken(who)) => {
+                refused.send_replace(Some(who));
+                return;
+            }
+            Err(Unusable::NotYet(why)) => {
                 if why != said {
                     tracing::error!(area = %settings.name, "lock area not usable, trying again and again: {why}");
                 }
@@ -109,23 +133,26 @@ async fn try_open(
     margin: Option<Duration>,
     config: AreaConfig,
     clock: Clock,
-) -> Result<LockArea, String> {
+) -> Result<LockArea, Unusable> {
     let (path, deadline) = (settings.path.clone(), settings.io_deadline());
     let device = tokio::task::spawn_blocking(move || DirectDevice::open(path, deadline))
         .await
-        .map_err(|e| e.to_string())?
-        .map_err(|e| e.to_string())?;
+        .map_err(Unusable::not_yet)?
+        .map_err(Unusable::not_yet)?;
     // Before it is entered: a node that could outlive its lease must not have one.
-    let header = admin::header(&device).await.map_err(|e| e.to_string())?;
+    let header = admin::header(&device).await.map_err(Unusable::not_yet)?;
     if let Some(margin) = margin.filter(|margin| *margin > header.timing.watchdog()) {
-        return Err(format!(
+        return Err(Unusable::NotYet(format!(
             "the watchdog may take {} to end this node, and the other nodes wait {} only: make the watchdog faster, or the \
              area anew with a greater `watchdog`",
             Span(margin),
             Span(header.timing.watchdog())
-        ));
+        )));
     }
-    LockArea::open(Arc::new(device), config, clock).await.map_err(|e| e.to_string())
+    LockArea::open(Arc::new(device), config, clock).await.map_err(|error| match error {
+        OpenError::NameInUse { .. } => Unusable::Taken(error.to_string()),
+        other => Unusable::not_yet(other),
+    })
 }
 
 /// Told apart from every other life by the wall clock's nanoseconds; the boot's identity goes with it.
@@ -232,7 +259,14 @@ mod tests {
 
     fn begin(settings: &AreaSettings, margin: Duration) -> Area {
         let node = NodeName::new("alpha").unwrap();
-        Area::begin(settings, Some(margin), &node, clock::boot_id().unwrap(), &clock::boot_clock())
+        Area::begin(
+            settings,
+            Some(margin),
+            &node,
+            clock::boot_id().unwrap(),
+            &clock::boot_clock(),
+            &watch::channel(None).0,
+        )
     }
 
     async fn make(settings: &AreaSettings) {

@@ -151,10 +151,22 @@ async fn until_the_end(node: &Node, running: &Arc<Running>, signals: &mut Signal
                 tracing::error!("the node's loop ended although nobody asked for it: the supervisor should start the agent again");
                 return Exit::System;
             }
+            Some(who) = taken(running.ground.refused.clone()) => {
+                tracing::error!("this agent ends: {who}");
+                return Exit::Refused;
+            }
             _ = signals.terminate.recv() => return Exit::Done,
             _ = signals.interrupt.recv() => return Exit::Done,
             _ = signals.hang_up.recv() => reload(running.as_ref()).await,
         }
+    }
+}
+
+/// Waits until it is known that another agent has this node's name.
+async fn taken(mut refused: tokio::sync::watch::Receiver<Option<String>>) -> Option<String> {
+    match refused.wait_for(Option::is_some).await {
+        Ok(who) => who.clone(),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -16,11 +16,15 @@ use ha_resources::kinds::{Builtin, ClaimDefinition};
 use ha_resources::resource::Directories;
 
 use super::areas::Area;
+use tokio::sync::watch;
+
 use crate::config::{AreaSettings, Config, WardenAct, WatchdogSettings};
 use crate::exit::{Exit, Failure};
 
 /// What lasts for the whole life of an agent, and what hierarchies are built on.
 pub(super) struct Ground {
+    /// Says, if it ever does, that another agent has this node's name.
+    pub(super) refused: watch::Receiver<Option<String>>,
     /// The lock areas.
     pub(super) areas: BTreeMap<LockAreaName, Area>,
     /// Where resources leave what they need to remember.
@@ -30,8 +34,10 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) fn new(config: &Config, node: &NodeName, boot: BootId, clock: &Clock) -> Self {
         let margin = config.watchdog.margin();
-        let begin = |area: &AreaSettings| (area.name.clone(), Area::begin(area, margin, node, boot, clock));
+        let (refused, told) = watch::channel(None);
+        let begin = |area: &AreaSettings| (area.name.clone(), Area::begin(area, margin, node, boot, clock, &refused));
         Ground {
+            refused: told,
             areas: config.lock_areas.iter().map(begin).collect(),
             directories: Directories::new(config.run_dir.clone(), config.log_dir.clone()),
         }

@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(found, Some(expected));
         let (found, said) = read(r#"Exec(start: ["up"], monitor: [""])"#, ExecSpec::read);
         assert_eq!(found, None);
-        assert!(said.contains("has no field `stop`") && said.contains("no program"), "{said}");
+        assert!(said.contains("lacks the field `stop`") && said.contains("no program"), "{said}");
     }
 
     #[test]
