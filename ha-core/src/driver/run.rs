@@ -21,9 +21,12 @@ use crate::engine::{CommandId, Effect, Engine, Input, Joining, Lasting, Refused,
 use crate::name::{HierarchyName, ResourceName};
 use crate::record::{Event, Happened, Timelines};
 use crate::recovery::{Operation, Outcome, Pressure};
+use crate::time::Time;
 
 /// The watchdog is fed at least this often.
 const FEED_EVERY: Duration = Duration::from_millis(500);
+/// After a start or stop the watchdog is told within this: with a thousand of them at once, not a thousand times.
+const FEED_SOON: Duration = Duration::from_millis(50);
 /// So many events are kept in memory.
 const EVENTS_KEPT: usize = 4096;
 /// So many inputs are taken in one turn, so that a flood of them does not keep beats from going out.
@@ -67,6 +70,9 @@ pub(super) struct Run {
     ended: watch::Sender<Ended>,
     refused_told: u64,
     feed_now: bool,
+    /// Something was started or stopped since the watchdog was fed.
+    feed_soon: bool,
+    fed: Time,
     pub(super) gauge: Option<Gauge>,
     pressure: Pressure,
     /// Hierarchies to be joined again with another definition once the present one is out of service here.
@@ -105,6 +111,8 @@ impl Run {
             ended,
             refused_told: 0,
             feed_now: false,
+            feed_soon: false,
+            fed: Time::ZERO,
             gauge: None,
             pressure: Pressure::Calm,
             replacing: BTreeMap::new(),
@@ -206,6 +214,7 @@ impl Run {
             self.feed_watchdog();
             let now = (self.clock)();
             let wait = self.engine.next_deadline().map_or(FEED_EVERY, |at| now.until(at));
+            let wait = if self.feed_soon { wait.min(FEED_SOON) } else { wait };
             tokio::select! {
                 biased;
                 request = requests.recv() => match request {
@@ -250,7 +259,7 @@ impl Run {
         match &input {
             Input::Operated { op, outcome, .. } => {
                 self.work.ended(*op);
-                self.feed_now |= *outcome == Outcome::Good;
+                self.feed_soon |= *outcome == Outcome::Good;
             }
             Input::Lease { .. } | Input::Acquired { .. } | Input::Upheld { .. } => self.feed_now = true,
             _ => {}
@@ -451,9 +460,12 @@ impl Run {
     }
 
     fn feed_watchdog(&mut self) {
-        if !std::mem::take(&mut self.feed_now) {
+        let now = (self.clock)();
+        let due = self.feed_now || (self.feed_soon && now.since(self.fed) >= FEED_SOON);
+        if !due {
             return;
         }
+        (self.feed_now, self.feed_soon, self.fed) = (false, false, now);
         let Some(guard) = &self.guard else { return };
         let guarded = self
             .engine
