@@ -61,6 +61,9 @@ struct Guards {
     /// Comes back in the answer.
     number: u64,
     leases: Vec<Lease>,
+    /// In place of `leases`: all that this agent told last may run until then. Renewing a thousand costs what one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prolonged: Option<Time>,
 }
 
 /// [`Guarded`] as it is written.

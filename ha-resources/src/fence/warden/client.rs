@@ -16,6 +16,8 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use ha_core::time::Time;
+
 use super::{Guards, Lease, Received};
 use crate::child::{self, Setup};
 use crate::fence::Reset;
@@ -86,12 +88,13 @@ impl WardenClient {
 
     async fn tell(&self, link: &mut Link, leases: &[Guarded]) -> io::Result<()> {
         // Taken out while it is used: an attempt that is dropped half way leaves no stream with half a line in it.
-        let mut stream = match link.stream.take() {
-            Some(stream) => stream,
-            None => self.connect().await?,
+        let (mut stream, prolonged) = match link.stream.take() {
+            Some(stream) => (stream, prolonged(&link.received, leases)),
+            None => (self.connect().await?, None),
         };
         link.number += 1;
-        let guards = Guards { number: link.number, leases: leases.iter().map(Lease::from).collect() };
+        let all = if prolonged.is_some() { &[][..] } else { leases };
+        let guards = Guards { number: link.number, leases: all.iter().map(Lease::from).collect(), prolonged };
         let mut message = serde_json::to_vec(&guards).map_err(io::Error::other)?;
         message.push(b'\n');
         let mut answer = String::new();
@@ -113,6 +116,15 @@ impl WardenClient {
     pub fn socket(&self) -> &Path {
         &self.socket
     }
+}
+
+/// The moment that all leases now end at, if nothing else changed since the warden was told of them.
+fn prolonged(before: &[Guarded], now: &[Guarded]) -> Option<Time> {
+    let until = now.first()?.until;
+    let same = |(a, b): (&Guarded, &Guarded)| {
+        b.until == until && b.until >= a.until && a.hierarchy == b.hierarchy && a.handles == b.handles
+    };
+    (before.len() == now.len() && before.iter().zip(now).all(same)).then_some(until)
 }
 
 impl Link {

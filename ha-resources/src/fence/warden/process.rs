@@ -201,8 +201,19 @@ impl Warden {
         }
     }
 
+    /// What was killed meanwhile stays killed: a deadline that has passed is not given back.
+    fn prolong(&mut self, by: u64, until: Time) {
+        for entry in self.guarded.values_mut().filter(|entry| entry.by == by && entry.killed.is_none()) {
+            entry.lease.until = entry.lease.until.max(until);
+        }
+    }
+
     fn take(&mut self, by: u64, guards: Guards) -> io::Result<()> {
-        self.guarded.retain(|_, entry| entry.by != by);
+        if let Some(until) = guards.prolonged {
+            self.prolong(by, until);
+        } else {
+            self.guarded.retain(|_, entry| entry.by != by);
+        }
         for lease in guards.leases {
             let entry = Entry { lease, by, killed: None, reported: false };
             self.guarded.insert(entry.lease.hierarchy.clone(), entry);
