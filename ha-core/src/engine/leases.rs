@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Effect, Engine, TimerKey};
+use super::{Effect, Engine, Entry, TimerKey};
 use crate::claim::{LeaseNews, Loss, PeerOnStorage, Tenure};
 use crate::name::{ChannelName, HierarchyName};
 use crate::record::Happened;
@@ -23,6 +23,10 @@ pub(super) struct Lease {
     pub(super) until: Option<Time>,
     /// The longest it was ever good for.
     length: Duration,
+    /// The end that was proven last, also when the lease is not held any more.
+    pub(super) proven: Option<Time>,
+    /// The longest forced stop of what was ever held on it.
+    forced: Duration,
     /// How often it ran out, as its owner counts.
     lapsed: u64,
     pub(super) trouble: Option<String>,
@@ -41,16 +45,13 @@ impl Engine {
     pub(super) fn begin_tenure(&mut self, name: &HierarchyName) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(held) = entry.life.held else { return };
-        match entry.lease.as_ref().and_then(|l| self.leases.get(l)) {
-            Some(lease) => {
-                entry.guarded_until = lease.until;
-                let forced = entry.life.hierarchy.policy.forced_stop_within.min(lease.length / 3);
-                if let Some(until) = lease.until {
-                    // The timer may be set for others that stop faster, or for none.
-                    let key = TimerKey::LeaseEnd(entry.lease.clone().unwrap_or_default());
-                    let at = self.timers.get(&key).map_or(until - forced, |at| at.min(until - forced));
-                    self.timers.set(key, at);
+        match entry.lease.clone() {
+            Some(name) => {
+                let forced = entry.life.hierarchy.policy.forced_stop_within;
+                if let Some(lease) = self.leases.get_mut(&name) {
+                    lease.forced = lease.forced.max(forced);
                 }
+                self.set_lease_end(&name);
             }
             None => self.renewed(name, held.tenure),
         }
@@ -106,6 +107,7 @@ impl Engine {
         // A lease that ran out and was entered anew proves nothing of what was held before, however good it looks.
         let lapsed = std::mem::replace(&mut lease.lapsed, news.lapsed) != news.lapsed;
         lease.until = news.until;
+        lease.proven = news.until.or(lease.proven);
         lease.trouble.clone_from(&news.trouble);
         let is_good = news.until.is_some_and(|t| t > now);
         if let Some(until) = news.until.filter(|_| is_good) {
@@ -122,7 +124,8 @@ impl Engine {
                 }
             }
         };
-        let members: Vec<HierarchyName> = lease.members.iter().cloned().collect();
+        let members: Vec<HierarchyName> =
+            if is_good == was_good && !lapsed { Vec::new() } else { lease.members.iter().cloned().collect() };
         for (peer, seen) in &news.peers {
             match seen {
                 PeerOnStorage::Beating(at) => self.contact.heard_on_storage(now, &channel, peer, *at),
@@ -133,7 +136,7 @@ impl Engine {
             self.trouble(format!("lease {name}"), news.trouble.clone());
         }
         if is_good {
-            self.set_lease_end(name, &members);
+            self.set_lease_end(name);
         }
         if is_good != was_good || lapsed {
             let why = if is_good { "the lease ran out before it was renewed" } else { "the lease is lost" };
@@ -151,22 +154,21 @@ impl Engine {
         }
     }
 
-    /// One timer for the whole lease: the longest forced stop among those that run decides when it is too late to wait.
-    pub(super) fn set_lease_end(&mut self, name: &str, members: &[HierarchyName]) {
+    /// One timer for the whole lease, whatever the number of its members: the longest forced stop among those that were ever
+    /// held on it decides when it is too late to wait.
+    pub(super) fn set_lease_end(&mut self, name: &str) {
         let Some(lease) = self.leases.get(name) else { return };
-        let (Some(until), length) = (lease.until, lease.length) else { return };
-        let mut forced = Duration::ZERO;
-        for member in members {
-            let Some(entry) = self.entries.get_mut(member) else { continue };
-            if entry.life.holds() {
-                entry.guarded_until = Some(until);
-                forced = forced.max(entry.life.hierarchy.policy.forced_stop_within.min(length / 3));
-            }
-        }
-        if forced > Duration::ZERO {
-            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until - forced);
-        } else {
-            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until);
+        let Some(until) = lease.until else { return };
+        let forced = lease.forced.min(lease.length / 3);
+        self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until - forced);
+    }
+
+    /// To when what runs of a hierarchy may run at most.
+    pub(super) fn may_run_until(&self, entry: &Entry) -> Option<Time> {
+        let shared = entry.lease.as_ref().filter(|_| entry.life.holds());
+        match shared.and_then(|name| self.leases.get(name)) {
+            Some(lease) => lease.proven,
+            None => entry.guarded_until,
         }
     }
 

@@ -108,7 +108,12 @@ impl Engine {
             self.timers.cancel(&TimerKey::TenureEnd(name.clone()));
             if !entry.life.runs() {
                 entry.guarded_until = None;
+            } else if entry.guarded_until.is_none() {
+                // What still runs after the claim is lost may run to the end that was proven last, and is prolonged no more.
+                entry.guarded_until = entry.lease.as_ref().and_then(|l| self.leases.get(l)).and_then(|l| l.proven);
             }
+        } else if entry.lease.is_some() {
+            entry.guarded_until = None;
         }
         let place = (Reverse(entry.life.hierarchy.policy.importance), name.clone());
         if entry.life.recovering() && !entry.directive.maintenance {

@@ -355,7 +355,10 @@ impl Engine {
 
     /// What runs under leases, and to when each may run at most: for the watchdog.
     pub fn guarded(&self) -> impl Iterator<Item = (&HierarchyName, Time)> {
-        self.entries.iter().filter(|(_, e)| e.life.runs()).filter_map(|(name, e)| e.guarded_until.map(|t| (name, t)))
+        self.entries
+            .iter()
+            .filter(|(_, e)| e.life.runs())
+            .filter_map(|(name, e)| self.may_run_until(e).map(|t| (name, t)))
     }
 
     // --- What happens around -------------------------------------------------------------------------------------------------

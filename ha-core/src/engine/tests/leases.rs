@@ -109,3 +109,18 @@ fn a_slot_that_beats_on_the_storage_is_contact() {
     }
     assert!(cluster.engine(ALPHA).contact.in_contact(&node(BETA)));
 }
+
+/// S7: what still runs when the lease is gone stays guarded, to the end that was proven last, until it is stopped.
+#[test]
+fn what_outlives_its_lease_stays_guarded_until_it_is_stopped() {
+    let mut cluster = on_a_lease();
+    news(&mut cluster, Some(secs(9)), 0);
+    let end = cluster.now + secs(9);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    news(&mut cluster, None, 1);
+    assert!(!nothing_runs(&cluster));
+    assert_eq!(cluster.engine(ALPHA).guarded().collect::<Vec<_>>(), [(&hier("web"), end)]);
+    cluster.until("all is stopped", nothing_runs);
+    cluster.run(ms(10));
+    assert_eq!(cluster.engine(ALPHA).guarded().count(), 0);
+}
