@@ -20,6 +20,7 @@ pub(crate) fn members(handles: &[KillHandle]) -> io::Result<Vec<Stat>> {
         match handle {
             KillHandle::Cgroup(group) => found.extend(cgroup::members(group)?),
             KillHandle::ProcessGroup { pgid, started } => found.extend(group_members(*pgid, *started)?),
+            KillHandle::Address { .. } => {}
         }
     }
     found.sort_by_key(|process| process.pid);

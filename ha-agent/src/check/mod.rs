@@ -103,14 +103,14 @@ fn protection(config: &Config, hierarchy: &Hierarchy, found: &mut Found) {
             let stays: Vec<&str> = hierarchy
                 .resources
                 .iter()
-                .filter(|r| matches!(r.kind.as_str(), "Filesystem" | "Address"))
+                .filter(|r| r.kind == "Filesystem")
                 .map(|r| r.name.as_str())
                 .collect();
             if !stays.is_empty() {
                 found.add(
                     Severity::Warning,
                     name,
-                    format!("if the agent hangs, the warden ends programs, but {} would stay until it turns again", stays.join(", ")),
+                    format!("if the agent hangs, the warden ends programs and takes addresses away, but {} would stay mounted", stays.join(", ")),
                     "set `watchdog: Device(…)`, or `watchdog: Warden(on_expiry: Reset)`".to_owned(),
                 );
             }

@@ -100,7 +100,7 @@ async fn leases_without_a_watchdog_and_what_a_warden_cannot_end() {
     let mount = r#"Filesystem(name: "data", device: "/dev/does-not-exist", at: "/srv", fstype: "ext4")"#;
     let dir = directory("watchdog: Warden,", mount);
     let report = report(dir.path(), "alpha").await;
-    says(&report, Severity::Warning, "the warden ends programs, but data would stay");
+    says(&report, Severity::Warning, "but data would stay mounted");
     says(&report, Severity::Note, "a lease cannot stop a write");
     says(&report, Severity::Error, "data could not be started here");
 }

@@ -96,13 +96,15 @@ pub trait Resource: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What a [warden](crate::driver::Watchdog) may kill of it when the agent cannot: see there. Asked after every start and adoption.
+    /// What a [warden](crate::driver::Watchdog) may end of it when the agent cannot: see there. Asked whenever the watchdog is fed while
+    /// the hierarchy runs here under a lease, which is not at the very moment at which a start begins: so what can be named
+    /// beforehand is named always.
     fn handles(&self) -> Vec<KillHandle> {
         Vec::new()
     }
 }
 
-/// Something that runs and can be killed by somebody who knows nothing else about it.
+/// Something that is in service and can be ended by somebody who knows nothing else about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum KillHandle {
     /// A process group: its number, and the start time of its leader (field 22 of `/proc/PID/stat`) against reuse of numbers.
@@ -114,6 +116,13 @@ pub enum KillHandle {
     },
     /// A cgroup v2 directory, killed through its `cgroup.kill`.
     Cgroup(std::path::PathBuf),
+    /// An address on an interface, which is taken off it whatever the length of its prefix.
+    Address {
+        /// The interface's name.
+        interface: String,
+        /// IPv4 or IPv6.
+        address: std::net::IpAddr,
+    },
 }
 
 /// Measures how useful it would be to serve a hierarchy on this node.
@@ -170,6 +179,6 @@ pub struct Guarded {
     pub hierarchy: HierarchyName,
     /// To when it may run.
     pub until: crate::time::Time,
-    /// What there is to kill.
+    /// What there is to end.
     pub handles: Vec<KillHandle>,
 }

@@ -3,11 +3,13 @@
 //! The agent tells it what runs under which lease and until when (boot-time clock). Whatever is not prolonged in time is killed,
 //! whether the agent is dead, hung or stopped. It outlives the agent, and serves its next life.
 //!
-//! Decides whose deadline has come. It can end processes and reset the machine, nothing else: a mount or an address stays, so
-//! where a lease guards such things, let it reset the machine, or use a watchdog device.
+//! Decides whose deadline has come. It can end processes, take addresses off their interfaces and reset the machine, nothing else.
+//! A mount stays: it cannot be undone while the kernel still has something to write, which is when it matters. Where a lease
+//! guards mounts, let the warden reset the machine, or use a watchdog device.
 
 mod client;
 mod process;
+mod removal;
 
 #[cfg(test)]
 mod tests;
@@ -45,7 +47,8 @@ impl Settings {
 /// What is done at a tenure's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnExpiry {
-    /// SIGKILL to what runs; and a reset, by these means, if it still runs one margin later (stuck in the kernel).
+    /// SIGKILL to what runs, and addresses taken away; and a reset, by these means, if something of it is left one margin later (stuck
+    /// in the kernel).
     KillGroups {
         /// `Reset::Refused` to go on trying instead, and say so.
         otherwise: Reset,

@@ -19,6 +19,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use super::removal::Removal;
 use super::{Guards, Lease, OnExpiry, Received, Settings};
 use crate::{proc, process_group, urgency};
 
@@ -62,6 +63,8 @@ struct Entry {
     by: u64,
     /// When it was first killed.
     killed: Option<Time>,
+    /// Of its addresses.
+    removal: Removal,
     reported: bool,
 }
 
@@ -215,7 +218,7 @@ impl Warden {
             self.guarded.retain(|_, entry| entry.by != by);
         }
         for lease in guards.leases {
-            let entry = Entry { lease, by, killed: None, reported: false };
+            let entry = Entry { lease, by, killed: None, removal: Removal::default(), reported: false };
             self.guarded.insert(entry.lease.hierarchy.clone(), entry);
         }
         let mut answer = serde_json::to_vec(&Received { number: guards.number }).map_err(io::Error::other)?;
@@ -231,22 +234,13 @@ impl Warden {
             if now < entry.lease.until {
                 return true;
             }
-            match end(hierarchy, entry, settings, now) {
-                Ok(gone) => !gone,
-                Err(e) => {
-                    if !entry.reported {
-                        eprintln!("warden: {hierarchy}: cannot end what runs: {e}; it tries on");
-                    }
-                    entry.reported = true;
-                    true
-                }
-            }
+            !end(hierarchy, entry, settings, now)
         });
     }
 }
 
-/// Whether nothing of it runs any more.
-fn end(hierarchy: &HierarchyName, entry: &mut Entry, settings: &Settings, now: Time) -> io::Result<bool> {
+/// Whether nothing of it is left.
+fn end(hierarchy: &HierarchyName, entry: &mut Entry, settings: &Settings, now: Time) -> bool {
     let first = entry.killed.is_none();
     let began = *entry.killed.get_or_insert(now);
     let reason = || format!("the tenure of {hierarchy} ended and was not proven again");
@@ -257,20 +251,31 @@ fn end(hierarchy: &HierarchyName, entry: &mut Entry, settings: &Settings, now: T
     if first {
         eprintln!("warden: {}: killing what runs", reason());
     }
-    process_group::kill_all(&entry.lease.handles)?;
-    let left = process_group::members(&entry.lease.handles)?;
+    let left = end_once(entry);
     if left.is_empty() {
-        eprintln!("warden: {hierarchy}: nothing runs any more");
-        return Ok(true);
+        eprintln!("warden: {hierarchy}: nothing of it is left");
+        return true;
     }
     if now.since(began) > settings.margin && !entry.reported {
         entry.reported = true;
-        eprintln!("warden: {hierarchy}: still running after SIGKILL: {}", proc::list(&left));
+        eprintln!("warden: {hierarchy}: cannot be ended: {}", left.join("; "));
         if let OnExpiry::KillGroups { otherwise } = &settings.on_expiry {
             eprintln!("warden: {hierarchy}: {}; it tries on", otherwise.now(&reason()));
         }
     }
-    Ok(false)
+    false
+}
+
+/// Ends all that can be ended, and says what is left. What cannot be ended does not hold up the rest.
+fn end_once(entry: &mut Entry) -> Vec<String> {
+    let handles = &entry.lease.handles;
+    let mut left = entry.removal.turn(handles);
+    match process_group::kill_all(handles).and_then(|()| process_group::members(handles)) {
+        Ok(processes) if processes.is_empty() => {}
+        Ok(processes) => left.push(format!("running after SIGKILL: {}", proc::list(&processes))),
+        Err(e) => left.push(format!("what runs: {e}")),
+    }
+    left
 }
 
 impl Agent {

@@ -1,8 +1,9 @@
 use super::process::boot_time as now;
 use super::*;
 use crate::proc::{ProcessId, Stat};
-use crate::test_support::until;
-use ha_core::driver::{Failed, Watchdog};
+use crate::resource::address::{Address, AddressSpec};
+use crate::test_support::{Network, until};
+use ha_core::driver::{Failed, Resource, Watchdog};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -87,6 +88,28 @@ impl Drop for Service {
         let _ = nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL);
         let _ = self.0.wait();
     }
+}
+
+/// An address under a lease, as its resource names it.
+fn guarded_address(hierarchy: &str, cidr: &str, interface: &str, until: Time) -> Guarded {
+    let handles = Address::new(AddressSpec::new(cidr.parse().unwrap(), interface)).handles();
+    Guarded { hierarchy: HierarchyName::new(hierarchy).unwrap(), until, handles }
+}
+
+/// A machine at a cable: what it runs, an agent and its warden too, has its network.
+fn in_a_network_of_its_own<W: Future<Output = ()>>(work: impl FnOnce(std::sync::Arc<Network>) -> W + Send) {
+    let (Some(network), Some(other)) = (Network::new(), Network::new()) else { return };
+    let network = std::sync::Arc::new(network);
+    network.cable("eth0", &other, "far");
+    let inside = network.clone();
+    network.inside(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work(inside));
+    });
+}
+
+fn has(network: &Network, ip: &str) -> bool {
+    network.ip("-o address show").contains(&format!(" {ip}/"))
 }
 
 fn hour() -> Time {
@@ -209,4 +232,65 @@ async fn a_warden_that_cannot_be_started_is_an_error_that_names_it() {
     assert!(why.contains("warden.sock"), "{why}");
     let Failed(why) = client.reset("a test").await;
     assert!(why.contains("not allowed"), "{why}");
+}
+
+#[test]
+fn an_address_that_is_not_prolonged_is_taken_away_although_its_agent_is_dead() {
+    in_a_network_of_its_own(async |network| {
+        let place = Place::new();
+        // The first of their network: the machine's own address, and another hierarchy's, hang on it.
+        for address in ["10.99.0.10/24", "10.99.0.2/24", "10.99.0.11/24", "fd99::10/64 nodad", "fd99::2/64 nodad"] {
+            network.ip(&format!("address add {address} dev eth0"));
+        }
+        let service = Service::start();
+        let until_then = now().unwrap() + Duration::from_millis(200);
+        let mut short = guarded_address("short", "10.99.0.10/24", "eth0", until_then);
+        // The length of its prefix is another one than the agent thought.
+        short.handles.extend(guarded_address("short", "fd99::10/128", "eth0", until_then).handles);
+        short.handles.extend(service.guarded("short", until_then).handles);
+        let agent = place.client();
+        agent.feed(&[short, guarded_address("long", "10.99.0.11/24", "eth0", hour())]).await.unwrap();
+        drop(agent);
+        let gone = || (!has(&network, "10.99.0.10") && !has(&network, "fd99::10")).then_some(());
+        until("the addresses are gone", gone).await;
+        assert!(now().unwrap() >= until_then);
+        ended(&service).await;
+        for stays in ["10.99.0.2", "10.99.0.11", "fd99::2"] {
+            assert!(has(&network, stays), "{stays}");
+        }
+    });
+}
+
+#[test]
+fn a_warden_is_done_with_an_address_that_is_nowhere() {
+    in_a_network_of_its_own(async |_| {
+        let place = Place::new();
+        let agent = place.client();
+        let soon = now().unwrap() + Duration::from_millis(100);
+        let leases = [("web", "10.99.0.10/24", "eth0"), ("db", "fd99::10/64", "eth7")];
+        agent.feed(&leases.map(|(name, cidr, interface)| guarded_address(name, cidr, interface, soon))).await.unwrap();
+        let warden = place.warden().unwrap();
+        agent.disarm().await.unwrap();
+        until("the warden ends", || (!warden.is_alive()).then_some(())).await;
+    });
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_removed_holds_up_nothing_else() {
+    let place = Place::new();
+    let (beside, next) = (Service::start(), Service::start());
+    let agent = place.client();
+    let soon = now().unwrap() + Duration::from_millis(100);
+    // No interface can have such a name, and the kernel is not even asked.
+    let mut stuck = guarded_address("stuck", "10.99.0.10/24", "eth\0", soon);
+    stuck.handles.extend(beside.guarded("stuck", soon).handles);
+    agent.feed(&[stuck, next.guarded("next", soon)]).await.unwrap();
+    drop(agent);
+    ended(&beside).await;
+    ended(&next).await;
+    // It tries on.
+    let warden = place.warden().unwrap();
+    let log = || std::fs::read_to_string(place.socket().with_extension("log")).unwrap_or_default();
+    until("it says what is left", || log().contains("10.99.0.10 on eth").then_some(())).await;
+    assert!(warden.is_alive());
 }

@@ -14,6 +14,7 @@
 mod frames;
 mod netlink;
 mod packet;
+mod removal;
 #[cfg(test)]
 mod tests;
 
@@ -24,13 +25,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ha_core::Resource;
-use ha_core::driver::{Context, Failed, Found, Verdict};
+use ha_core::driver::{Context, Failed, Found, KillHandle, Verdict};
 use ha_core::hierarchy::Fields;
 use ha_core::time::Span;
 use tokio::task::AbortHandle;
 
 use netlink::{Detection, Link, Listener, Netlink, News, Present};
 use packet::PacketSocket;
+pub(crate) use removal::remove_now;
 
 /// After the first announcement, these follow.
 const AGAIN: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
@@ -355,6 +357,11 @@ impl Resource for Address {
         let link = self.usable_link(&netlink).await?;
         if link.carrier { Ok(()) } else { Err(Failed(format!("interface {} has no carrier", self.spec.interface))) }
     }
+
+    /// Always the address, there or not: taking it off where it is not does nothing, and so it is guarded from before a start adds it.
+    fn handles(&self) -> Vec<KillHandle> {
+        vec![KillHandle::Address { interface: self.spec.interface.clone(), address: self.ip() }]
+    }
 }
 
 impl Drop for Address {
@@ -433,27 +440,33 @@ impl Schedule {
     }
 }
 
-/// Announces again and again, until it is aborted.
+/// Announces again and again, until it is aborted or the address is gone, which is told by [`Resource::watch`] and the monitor.
 async fn keep_announcing(spec: AddressSpec, index: u32, mut socket: Option<PacketSocket>) {
     let mut schedule = Schedule::new(spec.announce_every);
     loop {
-        let Err(failed) = announce_until_failed(&spec, index, socket.take(), &mut schedule).await;
+        let Err(failed) = announce_while_there(&spec, index, socket.take(), &mut schedule).await else { return };
         tracing::warn!("{} is not announced again for now: {failed}", spec.address.address);
         tokio::time::sleep(TRY_AGAIN).await;
     }
 }
 
-/// Announces whenever it is due, when the link comes back, and when somebody else says that the address is theirs.
-async fn announce_until_failed(
+/// Announces whenever it is due, when the link comes back, and when somebody else says that the address is theirs. Ends when the address
+/// is taken off the interface, by a warden for one: another node may have it by then.
+async fn announce_while_there(
     spec: &AddressSpec,
     index: u32,
     socket: Option<PacketSocket>,
     schedule: &mut Schedule,
-) -> Result<std::convert::Infallible, Failed> {
+) -> Result<(), Failed> {
     let ip = spec.address.address;
     let mut listener = Listener::open()?;
     let gone = || Failed(format!("there is no interface {}", spec.interface));
-    let mut link = Netlink::open()?.link(&spec.interface).await?.filter(|link| link.index == index).ok_or_else(gone)?;
+    let netlink = Netlink::open()?;
+    let mut link = netlink.link(&spec.interface).await?.filter(|link| link.index == index).ok_or_else(gone)?;
+    // After the listener has begun to hear, so that nothing falls between.
+    if netlink.find(index, ip).await?.is_none() {
+        return Ok(());
+    }
     let socket = match socket {
         Some(socket) => socket,
         None => PacketSocket::open(index).map_err(Failed::new)?,
@@ -468,6 +481,12 @@ async fn announce_until_failed(
                     if !back {
                         continue;
                     }
+                }
+                Some(News::AddressGone(at, gone)) if at == index && gone == ip => {
+                    if netlink.find(index, ip).await?.is_none() {
+                        return Ok(());
+                    }
+                    continue;
                 }
                 Some(_) => continue,
                 None => return Err(Failed("the kernel closed the connection that tells of changes".into())),

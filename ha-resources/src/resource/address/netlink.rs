@@ -175,7 +175,7 @@ fn link_of(message: &LinkMessage) -> Link {
 }
 
 /// On a point-to-point link the local address is an attribute of its own.
-fn address_of(message: &AddressMessage) -> Option<IpAddr> {
+pub(super) fn address_of(message: &AddressMessage) -> Option<IpAddr> {
     let local =
         message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
     local.or_else(|| {

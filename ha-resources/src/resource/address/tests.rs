@@ -398,3 +398,45 @@ fn an_address_without_ethernet_below_is_taken_without_a_word() {
     machine.stop(&address).unwrap();
     assert!(!machine.has("10.99.0.10"));
 }
+
+#[test]
+fn an_address_that_was_taken_away_is_announced_and_defended_no_more() {
+    for (cidr, ip) in [(VIP, "10.99.0.10"), (VIP6, "fd99::10")] {
+        let Some(lan) = Lan::new() else { return };
+        let held = lan.alpha.holding(spec(cidr));
+        let silent = || held.lock().as_ref().is_none_or(AbortHandle::is_finished);
+        // Another's comes and goes, and so does the same one with a prefix of another length, which IPv6 does not know.
+        let passing = if ip.contains(':') { vec!["fd99::77/64"] } else { vec!["10.99.0.77/24", "10.99.0.10/28"] };
+        for passing in passing {
+            lan.alpha.network.ip(&format!("address add {passing} dev eth0"));
+            lan.alpha.network.ip(&format!("address delete {passing} dev eth0"));
+        }
+        assert!(lan.alpha.has(ip) && !silent());
+        lan.alpha.network.inside(|| remove_now("eth0", ip.parse().unwrap())).unwrap();
+        assert!(!lan.alpha.has(ip));
+        eventually("nothing is said of it", silent);
+        // And by a start again.
+        lan.alpha.start(&held).unwrap();
+        assert!(lan.alpha.has(ip) && !silent());
+    }
+}
+
+#[test]
+fn the_machines_own_address_and_a_service_address_of_its_network_are_independent() {
+    for (own, cidr, ip) in [("10.99.0.2", "10.99.0.10/24", "10.99.0.10"), ("fd99::2", "fd99::10/64", "fd99::10")] {
+        let Some(lan) = Lan::new() else { return };
+        let length = if ip.contains(':') { "64" } else { "24" };
+        let nodad = if ip.contains(':') { " nodad" } else { "" };
+        lan.alpha.network.ip(&format!("address add {own}/{length} dev eth0{nodad}"));
+        // Its own came first: the service address comes and goes beside it.
+        let service = lan.alpha.holding(spec(cidr));
+        lan.reach(ip, MAC_ALPHA);
+        lan.alpha.stop(&service).unwrap();
+        assert!(lan.alpha.has(own) && !lan.alpha.has(ip));
+        lan.reach(own, MAC_ALPHA);
+        // Its own goes from under the service address, which stays in service.
+        lan.alpha.start(&service).unwrap();
+        lan.alpha.network.ip(&format!("address delete {own}/{length} dev eth0"));
+        assert_eq!(lan.alpha.monitor(&service), Verdict::Good, "{ip}");
+    }
+}
