@@ -81,6 +81,8 @@ pub mod mastership;
 pub mod name;
 pub mod record;
 pub mod recovery;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod time;
 
 pub use claim::Claim;

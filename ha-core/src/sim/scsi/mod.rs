@@ -1,0 +1,1 @@
+//! A SCSI device with persistent reservations, as its initiators see it.
