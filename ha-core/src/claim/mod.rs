@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Epoch, NodeName};
+use crate::name::{BootId, Epoch, NodeName};
 use crate::time::Time;
 
 pub mod lock_area;
@@ -192,8 +192,13 @@ pub struct LeaseNews {
 /// What shared storage shows of another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerOnStorage {
-    /// Its slot was last seen to change at this moment of our clock.
-    Beating(Time),
+    /// Its slot beats.
+    Beating {
+        /// When the slot was last seen to change, on this node's clock.
+        since: Time,
+        /// The boot that beats. Another one than before: what the node held under the earlier one ended with it.
+        boot: BootId,
+    },
     /// It said goodbye.
     Left,
 }

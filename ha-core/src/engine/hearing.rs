@@ -75,7 +75,7 @@ impl Engine {
     }
 
     /// What is new of a peer concerns the hierarchies that list it.
-    fn concern(&mut self, peer: &NodeName) {
+    pub(super) fn concern(&mut self, peer: &NodeName) {
         let names: Vec<HierarchyName> = self.by_node.get(peer).into_iter().flatten().cloned().collect();
         for name in names {
             if let Some(entry) = self.entries.get_mut(&name) {

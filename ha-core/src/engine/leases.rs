@@ -3,12 +3,12 @@
 //! Decides when a claim is proven anew, and when it is too late to wait for that: what runs must be stopped before the tenure
 //! ends (invariant S7). Leaves stopping it to the lives, and renewing a shared lease to its owner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Effect, Engine, Entry, TimerKey};
 use crate::claim::{LeaseNews, Loss, PeerOnStorage, Tenure};
-use crate::name::{ChannelName, HierarchyName};
+use crate::name::{BootId, ChannelName, HierarchyName, NodeName};
 use crate::record::Happened;
 use crate::recovery::OpId;
 use crate::time::Time;
@@ -31,6 +31,8 @@ pub(super) struct Lease {
     lapsed: u64,
     pub(super) trouble: Option<String>,
     channel: Option<ChannelName>,
+    /// The boot that each other node's slot showed last.
+    boots: BTreeMap<NodeName, BootId>,
     pub(super) members: BTreeSet<HierarchyName>,
 }
 
@@ -126,11 +128,23 @@ impl Engine {
         };
         let members: Vec<HierarchyName> =
             if is_good == was_good && !lapsed { Vec::new() } else { lease.members.iter().cloned().collect() };
+        let mut rebooted = Vec::new();
         for (peer, seen) in &news.peers {
             match seen {
-                PeerOnStorage::Beating(at) => self.contact.heard_on_storage(now, &channel, peer, *at),
+                PeerOnStorage::Beating { since, boot } => {
+                    self.contact.heard_on_storage(now, &channel, peer, *since);
+                    if lease.boots.insert(peer.clone(), *boot).is_some_and(|before| before != *boot) {
+                        rebooted.push(peer);
+                    }
+                }
                 PeerOnStorage::Left => self.contact.left_on_storage(now, &channel, peer),
             }
+        }
+        for peer in rebooted {
+            // What it held is free from now on: nothing is gained by waiting for the lease of a boot that is over.
+            let what = format!("the slot of {peer} on {name} shows a new boot: what it held before is free");
+            self.tell(None, Happened::Contact { peer: peer.clone(), what });
+            self.concern(peer);
         }
         if news.trouble != was_trouble {
             self.trouble(format!("lease {name}"), news.trouble.clone());

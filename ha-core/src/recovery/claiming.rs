@@ -15,6 +15,8 @@ use crate::time::Time;
 
 /// A stranger's claim is looked at again after this.
 const RETRY_STRANGER: Duration = Duration::from_secs(30);
+/// The claim is asked for again after this if something was heard meanwhile.
+const HURRY: Duration = Duration::from_millis(1);
 /// A release that failed is tried again after this.
 const RELEASE_AGAIN: Duration = Duration::from_secs(1);
 /// An heir that has not taken the claim after this is not waited for.
@@ -33,6 +35,7 @@ impl Life {
 
     pub(super) fn ask(&mut self, now: Time, out: &mut Out) {
         self.timers.cancel(&LifeTimer::Retry);
+        self.hurried = false;
         let op = out.next_op();
         out.record(Happened::ClaimAsked);
         out.push(Do::Acquire { op, known: self.known, adopt: self.recalled.map(|(epoch, _)| epoch) });
@@ -135,6 +138,7 @@ impl Life {
 
     pub(super) fn refused(&mut self, refusal: Refusal, around: &Around<'_>, now: Time, out: &mut Out) {
         out.record(Happened::ClaimRefused { why: refusal.to_string() });
+        let hurried = std::mem::take(&mut self.hurried);
         let transient = matches!(refusal, Refusal::Unreachable(_) | Refusal::Unfit(_));
         if let Some((_, since)) = self.recalled {
             let patience = self.forced_stop_within(around);
@@ -155,6 +159,8 @@ impl Life {
         }
         let retry = self.longer_retry();
         let at = match &refusal {
+            // What was heard while it was asked for may have come too late for the answer.
+            Refusal::Held { .. } if hurried => now + HURRY,
             Refusal::Held { retry_at: Some(at), .. } => (*at).max(now + Duration::from_millis(1)),
             Refusal::Held { retry_at: None, .. } | Refusal::Raced => now + retry,
             Refusal::Stranger(_) => now + RETRY_STRANGER,
@@ -184,6 +190,7 @@ impl Life {
 
     /// Something was heard that may change a refusal: ask again at once. Nothing that is heard mends the claim's storage.
     pub(crate) fn hurry(&mut self) {
+        self.hurried |= matches!(self.phase, Phase::Claiming { .. });
         if self.phase == Phase::Waiting && self.recalled.is_none() && self.claim_trouble.is_none() {
             self.timers.cancel(&LifeTimer::Retry);
             self.retry = RETRY_FIRST;

@@ -89,6 +89,8 @@ pub(crate) struct Life {
     pub(crate) heir: Option<NodeName>,
     pub(super) better: Option<(NodeName, Time)>,
     pub(super) retry: Duration,
+    /// Something that may change the answer was heard while the claim is asked for.
+    pub(super) hurried: bool,
     /// The claim may be ours on the storage although nothing runs under it: a question was never answered.
     pub(crate) suspect: bool,
     /// The claim's storage does not answer: why.
@@ -125,6 +127,7 @@ impl Life {
             heir: None,
             better: None,
             retry: RETRY_FIRST,
+            hurried: false,
             suspect: false,
             claim_trouble: None,
             recalled: None,

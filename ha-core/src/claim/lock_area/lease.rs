@@ -118,7 +118,7 @@ impl Watch {
         for (i, (node, seen)) in header.nodes.iter().zip(&self.seen).enumerate() {
             let peer = match seen.shows {
                 Shows::Life(_, _, _, SlotState::Left) => PeerOnStorage::Left,
-                Shows::Life(..) => PeerOnStorage::Beating(seen.since),
+                Shows::Life(boot, ..) => PeerOnStorage::Beating { since: seen.since, boot },
                 _ => continue,
             };
             if i != usize::from(me) {

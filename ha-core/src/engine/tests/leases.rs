@@ -102,7 +102,7 @@ fn a_slot_that_beats_on_the_storage_is_contact() {
     cluster.power_on(ALPHA);
     for _ in 0..30 {
         let now = cluster.now;
-        let peers = BTreeMap::from([(node(BETA), PeerOnStorage::Beating(now))]);
+        let peers = BTreeMap::from([(node(BETA), PeerOnStorage::Beating { since: now, boot: BootId([1; 16]) })]);
         let news = LeaseNews { until: Some(now + secs(9)), lapsed: 0, peers, trouble: None };
         cluster.input(ALPHA, Input::Lease { lease: "main".to_owned(), news });
         cluster.run(ms(500));
@@ -123,4 +123,63 @@ fn what_outlives_its_lease_stays_guarded_until_it_is_stopped() {
     cluster.until("all is stopped", nothing_runs);
     cluster.run(ms(10));
     assert_eq!(cluster.engine(ALPHA).guarded().count(), 0);
+}
+
+/// Beta waits for the lease of alpha to be over, in ten minutes.
+fn waiting_for_a_lease() -> Cluster {
+    let mut cluster = Cluster::new([web("web", &[BETA, ALPHA])]);
+    cluster.lease = Some("main".to_owned());
+    for name in [ALPHA, BETA] {
+        cluster.machines.insert(node(name), Machine::default());
+    }
+    let held = Some((node(ALPHA), Epoch(7)));
+    let until = cluster.now + secs(600);
+    cluster.truths.insert(hier("web"), Truth { holder: held, until, epoch: Epoch(7), ..Truth::default() });
+    cluster.power_on(BETA);
+    slot_shows(&mut cluster, 1);
+    // Long enough for alpha to be given up: that is another reason to ask again.
+    cluster.run(secs(40));
+    assert_eq!(cluster.phase(BETA, "web"), AnnouncedPhase::Waiting);
+    cluster.forget_events();
+    cluster
+}
+
+/// What beta reads in the slot of alpha, which does not change otherwise.
+fn slot_shows(cluster: &mut Cluster, boot: u8) {
+    let since = Time::ZERO;
+    let peers = BTreeMap::from([(node(ALPHA), PeerOnStorage::Beating { since, boot: BootId([boot; 16]) })]);
+    let news = LeaseNews { until: Some(since + secs(3600)), lapsed: 0, peers, trouble: None };
+    cluster.input(BETA, Input::Lease { lease: "main".to_owned(), news });
+}
+
+/// What beta did about the claim.
+fn of_the_claim(cluster: &Cluster) -> Vec<String> {
+    let events = cluster.events(BETA, "web").into_iter();
+    events.filter(|event| event.contains("claim") && !event.starts_with("now")).collect()
+}
+
+/// A slot that shows a new boot frees what was held under the earlier one: the claim is asked for then, not when the lease would be over.
+#[test]
+fn a_new_boot_on_the_storage_ends_the_wait_for_a_lease() {
+    let mut cluster = waiting_for_a_lease();
+    cluster.truths.get_mut(&hier("web")).unwrap().until = cluster.now;
+    cluster.run(secs(30));
+    assert_eq!(cluster.events(BETA, "web"), [""; 0], "the same boot as before says nothing new");
+
+    slot_shows(&mut cluster, 2);
+    cluster.run(ms(10));
+    assert_eq!(of_the_claim(&cluster), ["asking for the claim", "claim held, epoch 8"]);
+}
+
+#[test]
+fn a_refusal_that_was_on_its_way_when_the_new_boot_was_seen_is_not_waited_upon() {
+    let mut cluster = waiting_for_a_lease();
+    slot_shows(&mut cluster, 2);
+    cluster.run(ms(1));
+    cluster.truths.get_mut(&hier("web")).unwrap().until = cluster.now;
+    slot_shows(&mut cluster, 3);
+    cluster.run(ms(20));
+    let refused = "claim refused: held by alpha (epoch 7): its lease is good";
+    let expected = ["asking for the claim", refused, "asking for the claim", "claim held, epoch 8"];
+    assert_eq!(of_the_claim(&cluster), expected);
 }
