@@ -91,7 +91,9 @@ impl fmt::Debug for Span {
 }
 
 /// A set of named deadlines: at most one for each key. Setting, cancelling and asking for the next cost O(log n).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(into = "BTreeMap<K, Time>", from = "BTreeMap<K, Time>")]
+#[serde(bound(serialize = "K: Ord + Clone + Serialize", deserialize = "K: Ord + Clone + Deserialize<'de>"))]
 pub struct Timers<K> {
     by_key: BTreeMap<K, Time>,
     by_time: BTreeSet<(Time, K)>,
@@ -100,6 +102,19 @@ pub struct Timers<K> {
 impl<K: Ord + Clone> Default for Timers<K> {
     fn default() -> Self {
         Self { by_key: BTreeMap::new(), by_time: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> From<BTreeMap<K, Time>> for Timers<K> {
+    fn from(by_key: BTreeMap<K, Time>) -> Self {
+        let by_time = by_key.iter().map(|(key, at)| (*at, key.clone())).collect();
+        Self { by_key, by_time }
+    }
+}
+
+impl<K> From<Timers<K>> for BTreeMap<K, Time> {
+    fn from(timers: Timers<K>) -> Self {
+        timers.by_key
     }
 }
 

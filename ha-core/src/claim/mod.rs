@@ -60,7 +60,7 @@ pub struct Held {
 }
 
 /// What [`Claim::acquire`] is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Acquire {
     /// What this node believes of the others.
     pub beliefs: Beliefs,
@@ -176,7 +176,7 @@ pub trait SharedLease: Send + Sync + 'static {
 }
 
 /// What is known of a shared lease at a moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseNews {
     /// To when the lease is good now; `None` when it is not held.
     pub until: Option<Time>,
@@ -190,7 +190,7 @@ pub struct LeaseNews {
 }
 
 /// What shared storage shows of another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerOnStorage {
     /// Its slot beats.
     Beating {

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{ChannelName, HierarchyName, Incarnation, NodeName};
 use crate::time::{Span, Time};
 
 use super::parcel::{ParcelFailure, ParcelId};
 
 /// Something that changed in what this node hears of the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContactEvent {
     /// A peer is heard: for the first time, or again.
     Alive {

@@ -2,6 +2,8 @@
 //!
 //! Decides what is said. Leaves its bytes to the codec, and its seal to the seal module.
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{BootId, HierarchyName, Incarnation};
 
 use super::announcement::{Announcement, NodeAnnouncement};
@@ -9,7 +11,7 @@ use super::ids::NodeId;
 use super::parcel::ParcelId;
 
 /// One message. Who sent it, and which life of it, stands outside, on the seal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// I am here.
     Beat(Beat),
@@ -37,7 +39,7 @@ impl Message {
 }
 
 /// A beat: small, the same size whatever the number of hierarchies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// Counts the beats of this life.
     pub sequence: u64,
@@ -50,7 +52,7 @@ pub struct Beat {
 }
 
 /// What the sender of a beat knows of another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BeatPeer {
     /// Which.
     pub id: NodeId,
@@ -65,7 +67,7 @@ pub struct BeatPeer {
 /// One part of what changed between two versions of what a node tells of itself.
 ///
 /// To be applied exactly if the receiver has version `base` or a later one, and not `to` already; then it has `to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// For which life of the addressee; another one must not take it.
     pub addressee: Incarnation,
@@ -80,7 +82,7 @@ pub struct Delta {
 }
 
 /// One thing that a node tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
     /// Of itself.
     Node(NodeAnnouncement),
@@ -91,7 +93,7 @@ pub enum Item {
 }
 
 /// A piece of a parcel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fragment {
     /// Of which parcel.
     pub parcel: ParcelId,
@@ -106,7 +108,7 @@ pub struct Fragment {
 }
 
 /// Which pieces of a parcel have arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FragmentAck {
     /// Of which parcel.
     pub parcel: ParcelId,

@@ -20,6 +20,8 @@ mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{ChannelName, HierarchyName, Incarnation, NodeName};
 use crate::time::Time;
 
@@ -38,7 +40,7 @@ pub use seal::{NotSealed, Opened, Opener, Refused, RefusedCounts, SEAL_BYTES, Se
 pub use timing::{ChannelTiming, ContactConfig, ContactConfigError, Timing};
 
 /// A message to be sealed and sent to a node, on every channel that leads there, each time sealed anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transmit {
     /// To whom.
     pub to: NodeName,
@@ -50,7 +52,7 @@ pub struct Transmit {
 ///
 /// Every entry point takes `now`. After each of them the owner empties [`Contact::poll_transmit`] and
 /// [`Contact::poll_event`], and calls [`Contact::handle_timeout`] at [`Contact::next_deadline`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Contact {
     config: ContactConfig,
     ids: NodeIds,

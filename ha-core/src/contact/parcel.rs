@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{Incarnation, NodeName};
 use crate::time::{Span, Time};
 
@@ -25,7 +27,7 @@ const WAITING_MAX: usize = 64;
 const WINDOW: usize = 32;
 
 /// Which parcel, of one life of its sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ParcelId(pub u64);
 
 impl fmt::Display for ParcelId {
@@ -57,7 +59,7 @@ pub enum ParcelRefused {
 }
 
 /// Why a parcel was given up. Whether it arrived is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ParcelFailure {
     /// Not acknowledged within [`Timing::parcel_deadline`](super::Timing::parcel_deadline).
     TimedOut {
@@ -84,12 +86,12 @@ impl fmt::Display for ParcelFailure {
 }
 
 /// Parcels to one peer: one at a time, in order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Outbox {
     waiting: VecDeque<Outgoing>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Outgoing {
     id: ParcelId,
     bytes: Vec<u8>,
@@ -99,7 +101,7 @@ struct Outgoing {
     resend_after: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Piece {
     Waiting,
     Sent,
@@ -209,7 +211,7 @@ impl Outbox {
 }
 
 /// Parcels from one life of one peer. Holds the pieces of one parcel at most.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Inbox {
     /// The last parcel that was handed over.
     delivered: Option<ParcelId>,
@@ -217,7 +219,7 @@ pub(super) struct Inbox {
     ack_at: Option<Time>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Arriving {
     id: ParcelId,
     pieces: Vec<Option<Vec<u8>>>,

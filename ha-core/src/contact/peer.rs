@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{BootId, ChannelName, HierarchyName, Incarnation, NodeName};
 use crate::time::Time;
 
@@ -16,7 +18,7 @@ use super::timing::ChannelTiming;
 use super::told::Progress;
 
 /// How well a peer is heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerState {
     /// Not heard since this node started.
     Unknown,
@@ -46,7 +48,7 @@ impl fmt::Display for PeerState {
 }
 
 /// How one channel of a peer does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelView {
     /// When something was last heard on it.
     pub last_heard: Time,
@@ -57,7 +59,7 @@ pub struct ChannelView {
     pub outages: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct ChannelRecord {
     view: ChannelView,
     /// The last beat on it.
@@ -67,14 +69,14 @@ struct ChannelRecord {
 }
 
 /// What another node tells of having heard this peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Hearsay {
     heard_at: Time,
     contact_until: Time,
 }
 
 /// A peer, to be read. Changed only by [`super::Contact`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Peer {
     pub(super) name: NodeName,
     pub(super) state: PeerState,
@@ -100,7 +102,7 @@ pub struct Peer {
 }
 
 /// What is known of one life of a peer's agent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Life {
     pub(super) incarnation: Incarnation,
     pub(super) boot: BootId,

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{BootId, ChannelName, NodeName};
 use crate::time::Span;
 
 use super::ids::NodeIdError;
 
 /// The timing of contact, the same on every node of a cluster. Defaults stand in [`Timing::default`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
     /// From one beat to the next, per peer; default 100 ms, 1 ms to 1 min.
     ///
@@ -54,7 +56,7 @@ impl Default for Timing {
 ///
 /// A peer is in contact while any of its channels is: a channel with a greater `dead_after` than the cluster's makes
 /// contact outlast the network by that much, and detection so much slower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelTiming {
     /// As [`Timing::late_after`], for this channel.
     pub late_after: Duration,
@@ -63,7 +65,7 @@ pub struct ChannelTiming {
 }
 
 /// Who takes part, and how contact is timed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContactConfig {
     /// This node; one of `nodes`.
     pub me: NodeName,

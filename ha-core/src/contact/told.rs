@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{HierarchyName, Incarnation};
 use crate::time::Time;
 
@@ -22,13 +24,13 @@ const WINDOW_FIRST: usize = 8;
 const WINDOW_MIN: usize = 2;
 const WINDOW_MAX: usize = 32;
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Key {
     Node,
     Hierarchy(HierarchyName),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     version: u64,
     bytes: usize,
@@ -36,7 +38,7 @@ struct Entry {
 }
 
 /// Everything that this node tells of itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Told {
     version: u64,
     entries: BTreeMap<Key, Entry>,
@@ -122,7 +124,7 @@ impl Told {
 }
 
 /// How far one peer has what this node tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     acknowledged: u64,
     /// The ends of the parts sent after `acknowledged`, in order.

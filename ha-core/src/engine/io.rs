@@ -18,7 +18,7 @@ use crate::recovery::{OpId, Operation, Outcome, Pressure};
 pub struct CommandId(pub u64);
 
 /// Something that happened outside the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// A message arrived whose seal was good.
     Received {
@@ -129,7 +129,7 @@ pub enum Input {
 }
 
 /// Something to be done outside the engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Effect {
     /// Seal and send on every channel that leads there.
     Send(Transmit),

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Effect, Engine, Entry, TimerKey};
 use crate::claim::{LeaseNews, Loss, PeerOnStorage, Tenure};
 use crate::name::{BootId, ChannelName, HierarchyName, NodeName};
@@ -18,7 +20,7 @@ const UPHOLD_EVERY: Duration = Duration::from_secs(1);
 /// A claim that could not be proven is tried again after this.
 const UPHOLD_AGAIN: Duration = Duration::from_millis(250);
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Lease {
     pub(super) until: Option<Time>,
     /// The longest it was ever good for.

@@ -7,6 +7,7 @@
 //! [`Engine::poll_effect`] and comes back at [`Engine::next_deadline`].
 
 mod asked;
+mod call;
 mod command;
 mod hearing;
 mod io;
@@ -23,10 +24,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use call::{Call, Called};
 pub use command::{Ask, Command, Refused, Reply, Switch};
 pub use io::{CommandId, Effect, Input, Lasting};
 use leases::Lease;
 pub use snapshot::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerView, ResourceView, Snapshot};
+
+use serde::{Deserialize, Serialize};
 
 use crate::contact::{Contact, ContactConfig, ContactConfigError, Directive, NodeAnnouncement};
 use crate::hierarchy::{Fingerprint, Hierarchy};
@@ -37,7 +41,7 @@ use crate::recovery::{Decline, Life, LifeTimer, OpId, Out, Pressure};
 use crate::time::{Time, Timers};
 
 /// What the engine needs to know of its node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineConfig {
     /// The cluster.
     pub cluster: ClusterName,
@@ -58,7 +62,7 @@ pub struct EngineConfig {
 }
 
 /// A hierarchy as it joins the engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joining {
     /// Its definition.
     pub hierarchy: Arc<Hierarchy>,
@@ -72,7 +76,7 @@ pub struct Joining {
     pub probed: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum TimerKey {
     Hierarchy(HierarchyName),
     Uphold(HierarchyName),
@@ -81,6 +85,7 @@ enum TimerKey {
     Request(u64),
 }
 
+#[derive(Serialize, Deserialize)]
 struct Entry {
     life: Life,
     judgement: Judgement,
@@ -99,6 +104,10 @@ struct Entry {
 }
 
 /// One node of the cluster.
+///
+/// Can be written down whole with serde, and read back: what is read back does from then on exactly what the original does. Only
+/// this version of the software is sure to understand it.
+#[derive(Serialize, Deserialize)]
 pub struct Engine {
     config: EngineConfig,
     contact: Contact,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{HierarchyName, NodeName, ResourceName};
 
 /// A hierarchy as the engine sees it: names, order and policy, without any code. Valid by construction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchy {
     /// Its name.
     pub name: HierarchyName,
@@ -26,7 +26,7 @@ pub struct Hierarchy {
 }
 
 /// One resource of a hierarchy, as the engine sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceSpec {
     /// Its name.
     pub name: ResourceName,
@@ -49,7 +49,7 @@ pub struct ResourceSpec {
 pub struct Fingerprint(pub u64);
 
 /// How long each operation of a resource may take before it counts as timed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// Default 60 s.
     pub start: Duration,
@@ -73,7 +73,7 @@ impl Default for Timeouts {
 }
 
 /// How a running resource is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Monitor {
     /// From the end of one monitor to the begin of the next. Default 10 s.
     pub every: Duration,
@@ -88,7 +88,7 @@ impl Default for Monitor {
 }
 
 /// How a hierarchy is treated. Defaults stand in [`Policy::default`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Of the hierarchies that wait for recovery on one node, those of greater importance go first. Default 0.
     pub importance: i32,
@@ -129,7 +129,7 @@ impl Default for Policy {
 }
 
 /// So many of something within a sliding window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// How many.
     pub count: u32,
@@ -138,7 +138,7 @@ pub struct Limit {
 }
 
 /// What ranks the nodes of a hierarchy, after a pin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rank {
     /// The position in the priority list only.
     Priority,
@@ -150,7 +150,7 @@ pub enum Rank {
 }
 
 /// Whether a hierarchy returns to a better ranked node that can serve it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failback {
     /// Only when an operator moves it. The default: a second interruption should be somebody's decision.
     Manual,
@@ -162,7 +162,7 @@ pub enum Failback {
 }
 
 /// What is done when a resource can neither be stopped nor killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnStopFailure {
     /// Reset the node, so that the hierarchy can be served elsewhere.
     Reset,

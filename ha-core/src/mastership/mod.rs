@@ -147,7 +147,7 @@ pub struct View<'a> {
 }
 
 /// What [`standing`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
     /// The conclusion.
     pub standing: Standing,

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::table::{self, Kind, Step, Trigger};
 use super::works::{State, Works};
 use super::{Around, OpId, Out};
@@ -23,7 +25,7 @@ pub(super) const RETRY_LAST: Duration = Duration::from_secs(10);
 /// Local restarts beyond the limit, when no other node can serve, wait so long at first, doubling.
 pub(super) const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
     Out,
     Waiting,
@@ -38,13 +40,13 @@ pub(crate) enum Phase {
 }
 
 /// What follows when everything is stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum After {
     Release { heir: Option<NodeName> },
     Lost,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum LifeTimer {
     Retry,
     RestartBackoff,
@@ -58,7 +60,7 @@ pub(crate) enum LifeTimer {
     HeirGone,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Decline {
     pub(crate) why: String,
     pub(crate) until: Time,
@@ -67,7 +69,7 @@ pub(crate) struct Decline {
 }
 
 /// One hierarchy on one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Life {
     pub(crate) hierarchy: Arc<Hierarchy>,
     pub(crate) phase: Phase,

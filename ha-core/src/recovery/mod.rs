@@ -33,7 +33,7 @@ pub use works::{Operation, Outcome, Pressure};
 pub struct OpId(pub u64);
 
 /// What the life of a hierarchy wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Do {
     Acquire { op: OpId, known: Epoch, adopt: Option<Epoch> },
     Inspect { op: OpId },
@@ -50,7 +50,7 @@ pub(crate) enum Do {
 }
 
 /// Where a life puts what it wants done.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Out {
     pub(crate) list: Vec<Do>,
     ops: u64,

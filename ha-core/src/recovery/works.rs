@@ -77,7 +77,7 @@ impl Outcome {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
     Down,
     /// May run: recorded by an earlier life of the agent and not looked at yet.
@@ -116,7 +116,7 @@ impl State {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
     pub(crate) state: State,
     pub(crate) trouble: Option<String>,
@@ -156,7 +156,7 @@ pub(crate) enum Meaning {
     MonitorAgain { part: usize },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Works {
     pub(crate) parts: Vec<Part>,
     dependents: Vec<Vec<usize>>,
