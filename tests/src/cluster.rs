@@ -27,6 +27,15 @@ pub struct Cluster {
     ha: String,
 }
 
+/// How long the leases of a laboratory are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// A second: tests wait for it.
+    Short,
+    /// Ten minutes: a test that waits for it fails.
+    Long,
+}
+
 /// What a node says of the cluster, as far as tests look at it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Status {
@@ -46,6 +55,33 @@ struct NodeStatus {
 struct HierarchyStatus {
     name: String,
     place: Value,
+}
+
+/// Something that happened on a node, as far as tests look at it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Event {
+    /// As people read it.
+    pub line: String,
+    event: EventDetail,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct EventDetail {
+    hierarchy: Option<String>,
+    what: Value,
+}
+
+impl Event {
+    /// The hierarchy that it is about, if it is about one.
+    pub fn hierarchy(&self) -> Option<&str> {
+        self.event.hierarchy.as_deref()
+    }
+
+    /// What kind of event it is, such as "claim-won".
+    pub fn kind(&self) -> &str {
+        let kind = self.event.what.as_str();
+        kind.or_else(|| self.event.what.as_object()?.keys().next().map(String::as_str)).unwrap_or_default()
+    }
 }
 
 impl Status {
@@ -95,11 +131,21 @@ pub fn witnessed(name: &str, nodes: &[&str], every_ms: u32) -> Result<String> {
 impl Cluster {
     /// Builds the laboratory and gives every node the same configuration, with these hierarchies (name and text). No agent runs yet.
     pub fn new(builder: Builder, networks: usize, hierarchies: &[(&str, String)]) -> Result<Self> {
+        Cluster::with_leases(builder, networks, hierarchies, Lease::Short)
+    }
+
+    /// As [`Cluster::new`], with leases of that kind.
+    pub fn with_leases(
+        builder: Builder,
+        networks: usize,
+        hierarchies: &[(&str, String)],
+        lease: Lease,
+    ) -> Result<Self> {
         let ha = program("ha")?.to_string_lossy().into_owned();
         let agent = [ha.as_str(), "--config", CONFIG, "run", "--node", "{node}"];
         let cluster = Cluster { lab: builder.networks(networks).agent(&agent).build()?, ha };
         let names: Vec<&str> = cluster.lab.nodes().iter().map(Node::name).collect();
-        let text = agent_file(&names, networks);
+        let text = agent_file(&names, networks, lease);
         for node in cluster.lab.nodes() {
             write(node, "agent.ron", &text)?;
             for (name, text) in hierarchies {
@@ -169,6 +215,12 @@ impl Cluster {
         )))
     }
 
+    /// What happened on a node, the oldest first.
+    pub fn events(&self, node: &str) -> Result<Vec<Event>> {
+        let text = self.ha(self.node(node), &["events", "--json"])?;
+        text.lines().map(|line| serde_json::from_str(line).to(format!("read an event of {node}: {line}"))).collect()
+    }
+
     /// What a node says of the cluster.
     pub fn status(&self, node: &str) -> Result<Status> {
         let text = self.ha(self.node(node), &["status", "--json"])?;
@@ -228,10 +280,14 @@ pub fn write(node: &Node, name: &str, text: &str) -> Result<()> {
 }
 
 /// `agent.ron` for nodes of these names.
-pub fn agent_file(names: &[&str], networks: usize) -> String {
+pub fn agent_file(names: &[&str], networks: usize, lease: Lease) -> String {
     let node = |(port, name): (usize, &&str)| {
         let addresses: Vec<String> = (0..networks).map(|network| format!("{}:7946", address(network, port))).collect();
         format!("        {name:?}: (addresses: {addresses:?}),\n")
+    };
+    let lease = match lease {
+        Lease::Short => r#"deadline: "1s", margin: "100ms""#,
+        Lease::Long => r#"deadline: "10min", margin: "7s""#,
     };
     let nodes: String = names.iter().enumerate().map(node).collect();
     format!(
@@ -241,7 +297,7 @@ pub fn agent_file(names: &[&str], networks: usize) -> String {
 {nodes}    }},
     heartbeat: (interval: "50ms", late_after: "200ms", dead_after: "500ms", startup_grace: "2s"),
     keys: "{CONFIG}/keys",
-    lock_areas: {{ "main": (path: "/run/lab/disk", renew: "100ms", deadline: "1s", watchdog: "500ms", margin: "100ms") }},
+    lock_areas: {{ "main": (path: "/run/lab/disk", renew: "100ms", watchdog: "500ms", {lease}) }},
     watchdog: Warden,
     run_dir: "/run/ha",
     state_dir: "/run/lab/state",

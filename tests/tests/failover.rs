@@ -1,6 +1,7 @@
 //! Nodes that die, and nodes that come back: invariants S1, S4, L1, L2 and L4.
 
-use ha_tests::{Cluster, Result, eventually};
+use ha_tests::cluster::{Lease, served, witnessed};
+use ha_tests::{Cluster, Lab, Result, eventually};
 
 /// L1: the next in rank serves. S1 and S4: never both, and under a greater epoch. L4: who comes back does not move it again.
 #[test]
@@ -85,6 +86,102 @@ fn a_switchover_moves_it_in_order() -> Result<()> {
     let verdict = cluster.lab().witness().check()?;
     assert_eq!(verdict.nodes_of("web"), ["alpha", "gamma"]);
     Ok(())
+}
+
+/// L1, S1, S5: a node that is drained hands over all it serves, and nobody waits: every claim is the heir's at the first ask.
+#[test]
+fn what_a_drained_node_served_is_taken_at_the_first_ask() -> Result<()> {
+    let nodes = ["alpha", "beta", "gamma"];
+    let mut hierarchies = vec![("web".to_owned(), served("web", &nodes)?)];
+    for number in 0..20 {
+        let name = format!("h{number:02}");
+        hierarchies.push((name.clone(), witnessed(&name, &nodes, 50)?));
+    }
+    let hierarchies: Vec<(&str, String)> =
+        hierarchies.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 1, &hierarchies, Lease::Long)?;
+    cluster.start()?;
+    hierarchies.iter().for_each(|(name, _)| cluster.until_placed(name, "alpha"));
+
+    cluster.node("alpha").abandon_agent()?;
+    cluster.ha(cluster.node("alpha"), &["stop", "--drain"])?;
+
+    for (name, _) in &hierarchies {
+        cluster.until_placed(name, "beta");
+        assert_eq!(about_the_claim(&cluster, "beta", name)?, ["claim-asked", "claim-won"], "{name}");
+    }
+    cluster.until_heard("beta", "alpha", "left");
+    let verdict = cluster.lab().witness().check()?;
+    assert!(hierarchies.iter().all(|(name, _)| verdict.nodes_of(name) == ["alpha", "beta"]), "{verdict:?}");
+    Ok(())
+}
+
+/// L1: what a node had stopped when it left, because nobody could take it, is free for the first that can.
+#[test]
+fn what_a_node_gave_up_when_it_left_is_taken_at_the_first_ask() -> Result<()> {
+    let cluster = serving_with_long_leases(&["alpha", "beta"])?;
+    cluster.ha(cluster.node("beta"), &["standby"])?;
+    cluster.node("alpha").abandon_agent()?;
+    cluster.ha(cluster.node("alpha"), &["stop", "--drain"])?;
+    cluster.until_heard("beta", "alpha", "left");
+
+    cluster.ha(cluster.node("beta"), &["online"])?;
+
+    cluster.until_placed("web", "beta");
+    assert_eq!(about_the_claim(&cluster, "beta", "web")?, ["claim-asked", "claim-won"]);
+    assert_eq!(cluster.lab().witness().check()?.nodes_of("web"), ["alpha", "beta"]);
+    Ok(())
+}
+
+/// L1, S1, S4: power is lost and back before the lease is over. Its slot shows a new boot: nobody waits for the lease any more.
+#[test]
+fn what_a_node_held_before_a_new_boot_is_taken_as_soon_as_that_is_seen() -> Result<()> {
+    let cluster = serving_with_long_leases(&["alpha", "beta"])?;
+    cluster.node("alpha").power_off()?;
+    // So that it comes back without taking its own again.
+    std::fs::remove_file(cluster.node("alpha").dir().join("etc/hierarchies/web.ron"))?;
+    eventually("beta is refused: the lease is good still", || {
+        let kinds = about_the_claim(&cluster, "beta", "web").map_err(|trouble| trouble.to_string())?;
+        if kinds.last().is_some_and(|kind| kind == "claim-refused") { Ok(()) } else { Err(format!("{kinds:?}")) }
+    });
+    cluster.node("alpha").power_on()?;
+
+    cluster.until_placed("web", "beta");
+    let events = cluster.events("beta")?;
+    let seen = events.iter().position(|event| event.line.contains("shows a new boot"));
+    let won = events.iter().rposition(|event| event.kind() == "claim-won" && event.hierarchy() == Some("web"));
+    assert!(seen.is_some() && seen < won, "{events:?}");
+    let verdict = cluster.lab().witness().check()?;
+    assert_eq!(verdict.nodes_of("web"), ["alpha", "beta"]);
+    Ok(())
+}
+
+/// L1, S4: a node that comes back before anybody else could have it takes its own at the first ask, under a greater epoch.
+#[test]
+fn a_node_takes_what_it_held_before_a_new_boot_at_the_first_ask() -> Result<()> {
+    let cluster = serving_with_long_leases(&["alpha", "beta"])?;
+    cluster.node("alpha").power_off()?;
+    cluster.node("alpha").power_on()?;
+    cluster.until_placed("web", "alpha");
+    assert_eq!(about_the_claim(&cluster, "alpha", "web")?, ["claim-asked", "claim-won"]);
+    let verdict = cluster.lab().witness().check()?;
+    assert_eq!(verdict.of("web").len(), 2);
+    assert_eq!(verdict.nodes_of("web"), ["alpha", "alpha"]);
+    Ok(())
+}
+
+/// `web`, in service on the first of the nodes, under leases that no test can wait for.
+fn serving_with_long_leases(nodes: &[&str]) -> Result<Cluster> {
+    let cluster = Cluster::with_leases(Lab::with_nodes(nodes), 1, &[("web", served("web", nodes)?)], Lease::Long)?;
+    cluster.start()?;
+    cluster.until_placed("web", nodes[0]);
+    Ok(cluster)
+}
+
+/// What a node asked of the claim of a hierarchy, and what was answered, in order.
+fn about_the_claim(cluster: &Cluster, node: &str, hierarchy: &str) -> Result<Vec<String>> {
+    let events = cluster.events(node)?.into_iter().filter(|event| event.hierarchy() == Some(hierarchy));
+    Ok(events.map(|event| event.kind().to_owned()).filter(|kind| kind.starts_with("claim-")).collect())
 }
 
 fn served_by(client: &ha_tests::Client, node: &str) -> std::result::Result<(), Option<(String, u64)>> {

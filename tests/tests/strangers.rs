@@ -1,6 +1,6 @@
 //! Impostors, strangers and noise: invariants S6 and L4. None of it may move or interrupt anything.
 
-use ha_tests::cluster::{agent_file, served, write};
+use ha_tests::cluster::{Lease, agent_file, served, write};
 use ha_tests::{Cluster, Lab, Result, eventually};
 
 fn nothing_moved(cluster: &Cluster) -> Result<()> {
@@ -99,7 +99,7 @@ fn is_datagram(frame: &[u8]) -> bool {
 fn files_that_differ_are_shown_and_what_is_agreed_on_works() -> Result<()> {
     let nodes = ["alpha", "beta"];
     let cluster = Cluster::new(Lab::with_nodes(&nodes), 1, &[("web", served("web", &nodes)?)])?;
-    let more = agent_file(&["alpha", "beta", "delta"], 1);
+    let more = agent_file(&["alpha", "beta", "delta"], 1, Lease::Short);
     write(cluster.node("beta"), "agent.ron", &more)?;
     cluster.start()?;
     cluster.until_placed("web", "alpha");
