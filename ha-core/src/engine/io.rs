@@ -243,6 +243,42 @@ pub enum Effect {
     Drained,
 }
 
+impl Effect {
+    /// The hierarchy that it is about, if it is about one.
+    pub fn hierarchy(&self) -> Option<&HierarchyName> {
+        match self {
+            Effect::Acquire { hierarchy, .. }
+            | Effect::Inspect { hierarchy, .. }
+            | Effect::Uphold { hierarchy, .. }
+            | Effect::Release { hierarchy, .. }
+            | Effect::Operate { hierarchy, .. }
+            | Effect::Watch { hierarchy, .. }
+            | Effect::Unwatch { hierarchy, .. }
+            | Effect::RememberRunning { hierarchy, .. }
+            | Effect::RememberLasting { hierarchy, .. } => Some(hierarchy),
+            Effect::Tell(event) => event.hierarchy.as_ref(),
+            Effect::Send(_)
+            | Effect::Cancel { .. }
+            | Effect::RememberStandby(_)
+            | Effect::Reset { .. }
+            | Effect::Answer { .. }
+            | Effect::Reincarnate(_)
+            | Effect::Drained => None,
+        }
+    }
+
+    /// What is done all the time, whatever happens: beats and whatever else is sent, renewals, monitors.
+    pub fn is_routine(&self) -> bool {
+        matches!(
+            self,
+            Effect::Send(_)
+                | Effect::Uphold { .. }
+                | Effect::Inspect { .. }
+                | Effect::Operate { operation: Operation::Monitor, .. }
+        )
+    }
+}
+
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -20,7 +20,7 @@ const UPHOLD_EVERY: Duration = Duration::from_secs(1);
 /// A claim that could not be proven is tried again after this.
 const UPHOLD_AGAIN: Duration = Duration::from_millis(250);
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Lease {
     pub(super) until: Option<Time>,
     /// The longest it was ever good for.

@@ -85,7 +85,7 @@ enum TimerKey {
     Request(u64),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     life: Life,
     judgement: Judgement,
@@ -107,7 +107,7 @@ struct Entry {
 ///
 /// Can be written down whole with serde, and read back: what is read back does from then on exactly what the original does. Only
 /// this version of the software is sure to understand it.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Engine {
     config: EngineConfig,
     contact: Contact,
@@ -166,6 +166,16 @@ impl Engine {
         };
         engine.announce_node();
         Ok(engine)
+    }
+
+    /// The cluster's name.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.config.cluster
+    }
+
+    /// What this node concludes about itself for every hierarchy, by name, with the facts that led to it.
+    pub fn standings(&self) -> impl ExactSizeIterator<Item = (&HierarchyName, &Judgement)> {
+        self.entries.iter().map(|(name, entry)| (name, &entry.judgement))
     }
 
     /// This node's name.

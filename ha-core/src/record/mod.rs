@@ -1,9 +1,10 @@
-//! What happened, for people and for programs: events, and the timelines made from them.
+//! What happened, for people and for programs: events, the timelines made from them, and the flight recorder.
 //!
 //! Decides what is worth telling, and how a recovery is divided into detection and recovery. Leaves storing and showing to the
 //! driver and the agent.
 
 mod event;
+pub mod flight;
 mod timeline;
 
 pub use event::{Event, Happened};

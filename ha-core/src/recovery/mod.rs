@@ -50,7 +50,7 @@ pub(crate) enum Do {
 }
 
 /// Where a life puts what it wants done.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Out {
     pub(crate) list: Vec<Do>,
     ops: u64,

@@ -4,6 +4,7 @@
 //! start or stop, and what a failure means.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,17 @@ pub enum Outcome {
     Unknown(String),
     /// Not ended in time.
     TimedOut(Duration),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Good => f.write_str("good"),
+            Outcome::Bad(_) => write!(f, "bad: {}", self.reason()),
+            Outcome::Unknown(_) => write!(f, "unknown: {}", self.reason()),
+            Outcome::TimedOut(_) => f.write_str(&self.reason()),
+        }
+    }
 }
 
 impl Outcome {

@@ -149,6 +149,9 @@ fn run(seed: u64) {
             let moved: Vec<String> = moved.filter(|e| e != "eligible again").collect();
             assert_eq!(moved, [""; 0], "{hierarchy} is left alone");
         }
+        if seed % 4 == 1 {
+            cluster.replay_all();
+        }
     }));
     if let Err(panic) = outcome {
         eprintln!("{}\n--- then:\n{}", told.join("\n"), cluster.picture());

@@ -60,7 +60,7 @@ fn an_idle_node_does_no_work_per_hierarchy() {
         if to == beta && matches!(message, Message::Beat(_)) {
             let engine = cluster.machines.get_mut(&beta).unwrap().engine.as_mut().unwrap();
             let channel = ChannelName::new("net").unwrap();
-            engine.handle(cluster.now, Input::Received { channel, from, incarnation, message });
+            engine.call(cluster.now, Call::Handle(Input::Received { channel, from, incarnation, message }));
             beats += 1;
             while let Some(effect) = engine.poll_effect() {
                 assert!(matches!(effect, Effect::Send(_)), "{effect}");

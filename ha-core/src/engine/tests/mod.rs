@@ -7,6 +7,7 @@ mod crowd;
 mod faults;
 mod first;
 mod leases;
+mod recorded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,10 @@ use crate::claim::{EarlyFailures, Held, Holder, Holding, Loss, Refusal, Tenure};
 use crate::contact::{AnnouncedPhase, Message, Timing};
 use crate::hierarchy::{Monitor, Policy, ResourceSpec, Timeouts};
 use crate::name::{BootId, ChannelName, ResourceName};
+use crate::record::flight::{Flight, Limits};
 use crate::recovery::{OpId, Operation, Outcome};
+
+use recorded::Tape;
 
 const ALPHA: &str = "alpha";
 const BETA: &str = "beta";
@@ -107,7 +111,8 @@ enum Part {
 /// A machine: what its disk, its temporary files and its processes are outlives its agent.
 #[derive(Default)]
 struct Machine {
-    engine: Option<Engine>,
+    engine: Option<Flight>,
+    tape: Tape,
     life: u64,
     boot: u8,
     lasting: BTreeMap<HierarchyName, Lasting>,
@@ -219,22 +224,21 @@ impl Cluster {
             can_reset: machine.can_reset,
             standby: machine.standby.clone(),
         };
-        let mut engine = Engine::new(config, self.now).unwrap();
+        let limits = Limits { segment_bytes: 16 << 10 };
+        let mut engine = Flight::new(config, self.now, Some((Box::new(machine.tape.clone()), limits))).unwrap();
         for hierarchy in self.hierarchies.values() {
             let hierarchy = self.odd.get(&(me.clone(), hierarchy.name.clone())).unwrap_or(hierarchy);
             if !hierarchy.nodes.contains(&me) {
                 continue;
             }
-            engine.join(
-                self.now,
-                Joining {
-                    hierarchy: Arc::new(hierarchy.clone()),
-                    lease: self.lease.clone(),
-                    lasting: machine.lasting.get(&hierarchy.name).cloned().unwrap_or_default(),
-                    running: machine.recorded.get(&hierarchy.name).copied(),
-                    probed: false,
-                },
-            );
+            let joining = Joining {
+                hierarchy: Arc::new(hierarchy.clone()),
+                lease: self.lease.clone(),
+                lasting: machine.lasting.get(&hierarchy.name).cloned().unwrap_or_default(),
+                running: machine.recorded.get(&hierarchy.name).copied(),
+                probed: false,
+            };
+            engine.call(self.now, Call::Join(joining));
         }
         machine.engine = Some(engine);
         self.carry(&me);
@@ -349,7 +353,7 @@ impl Cluster {
     fn input(&mut self, at: &str, input: Input) {
         let now = self.now;
         if let Some(engine) = self.machines.get_mut(&node(at)).and_then(|m| m.engine.as_mut()) {
-            engine.handle(now, input);
+            engine.call(now, Call::Handle(input));
             self.carry(&node(at));
         }
     }
@@ -404,7 +408,7 @@ impl Cluster {
     }
 
     fn next(&self) -> Option<Time> {
-        let engines = self.machines.values().filter_map(|m| m.engine.as_ref()).filter_map(Engine::next_deadline);
+        let engines = self.machines.values().filter_map(|m| m.engine.as_ref()).filter_map(|e| e.next_deadline());
         engines.chain(self.wire.keys().next().map(|(at, _)| *at)).min().map(|at| at.max(self.now))
     }
 
@@ -419,7 +423,7 @@ impl Cluster {
         for name in self.machines.keys().cloned().collect::<Vec<_>>() {
             let Some(engine) = self.machines.get_mut(&name).and_then(|m| m.engine.as_mut()) else { continue };
             if engine.next_deadline().is_some_and(|at| at <= next) {
-                engine.handle_timeout(next);
+                engine.call(next, Call::Timeout);
                 self.carry(&name);
             }
         }
@@ -454,7 +458,7 @@ impl Cluster {
         };
         if let Some(input) = input {
             let engine = self.machines.get_mut(at).and_then(|m| m.engine.as_mut()).unwrap();
-            engine.handle(now, input);
+            engine.call(now, Call::Handle(input));
             self.carry(at);
         }
     }
@@ -561,6 +565,9 @@ impl Cluster {
     fn carry(&mut self, name: &NodeName) {
         while let Some(effect) = self.machines.get_mut(name).and_then(|m| m.engine.as_mut()?.poll_effect()) {
             self.effect(name, effect);
+        }
+        if let Some(engine) = self.machines.get_mut(name).and_then(|m| m.engine.as_mut()) {
+            engine.flush();
         }
     }
 
