@@ -107,7 +107,9 @@ impl fmt::Display for Call {
             Call::Timeout => f.write_str("time passed"),
             Call::Handle(input) => input.fmt(f),
             Call::Join(joining) => match joining.running {
-                Some(epoch) => write!(f, "{} is defined; it was running here under epoch {epoch}", joining.hierarchy.name),
+                Some(epoch) => {
+                    write!(f, "{} is defined; it was running here under epoch {epoch}", joining.hierarchy.name)
+                }
                 None => write!(f, "{} is defined", joining.hierarchy.name),
             },
             Call::Redefine(hierarchy) => write!(f, "{} is redefined", hierarchy.name),
