@@ -1,7 +1,7 @@
 //! Ownership: the trait that every kind of claim answers, and the words it uses.
 //!
 //! Decides what the recovery may ask of a claim and how an answer reads. Leaves to each kind how ownership is arbitrated
-//! ([`lock_area`]), and to [`crate::mastership`] whether to ask at all.
+//! ([`lock_area`], [`reservation`]), and to [`crate::mastership`] whether to ask at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::name::{BootId, Epoch, NodeName};
 use crate::time::Time;
 
 pub mod lock_area;
+pub mod reservation;
 
 /// What this node believes of another one, as far as taking a claim from it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
