@@ -439,6 +439,24 @@ impl Record {
     }
 }
 
+/// What an area's bytes say of the record of a number, over all nodes: whose it is, its owner's slot, and the epoch. For those who look at
+/// the disk itself, beside every machine.
+#[cfg(feature = "sim")]
+pub(crate) fn record_on_disk(
+    header: &Header,
+    area: &[u8],
+    number: u32,
+) -> Option<(HierarchyName, Option<usize>, crate::name::Epoch)> {
+    let copy = |node, copy| {
+        let at = header.record_at(node, copy, number) as usize;
+        Record::decode(area.get(at..at + header.block_size as usize).unwrap_or(&[]), header, node, number)
+    };
+    let of = |node| newest(copy(node, Copy2::A), copy(node, Copy2::B), |r| r.seq).ok().flatten();
+    let greatest = (0..header.nodes.len()).filter_map(of).max_by_key(|record| record.committed.instance)?.committed;
+    let ownership = greatest.ownership;
+    Some((greatest.name?, ownership.owner.map(|(slot, _)| usize::from(slot)), crate::name::Epoch(ownership.epoch)))
+}
+
 fn hierarchy(name: Option<&str>) -> Result<HierarchyName, BlockError> {
     name.and_then(|s| HierarchyName::new(s).ok()).ok_or(BlockError::Name("hierarchy"))
 }

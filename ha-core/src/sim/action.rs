@@ -1,0 +1,264 @@
+//! What can happen to a simulated cluster from outside: faults, repairs, and what operators do.
+//!
+//! Decides the closed list. Each one prints as a line that a person can read.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::Path;
+use super::network::Weather;
+use crate::engine::Ask;
+use crate::name::{HierarchyName, NodeName, ResourceName};
+use crate::recovery::Pressure;
+use crate::time::Span;
+
+/// One thing that happens. What does not fit the state of things (to switch on what is on) changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// The power of a node is lost. Writes on their way to a disk may land, or not, block by block.
+    PowerOff(NodeName),
+    /// A node is switched on; its agent starts with it.
+    PowerOn(NodeName),
+    /// A machine stops wholly, kernel and programs, and may go on later as if nothing had been.
+    Freeze(NodeName),
+    /// A machine that was frozen goes on.
+    Thaw(NodeName),
+    /// The agent is killed. What it started goes on.
+    KillAgent(NodeName),
+    /// The agent is started, of whichever version was installed last.
+    StartAgent(NodeName),
+    /// The agent is stopped (SIGSTOP), its machine goes on.
+    PauseAgent(NodeName),
+    /// The agent goes on (SIGCONT).
+    ResumeAgent(NodeName),
+    /// Operations on resources do not end any more, although the agent, and its heartbeats, go on.
+    HangOperations(NodeName),
+    /// They do again: those that hung go on, too.
+    FreeOperations(NodeName),
+    /// Everything that reaches the agent does so late by up to so much: a slow, overloaded machine.
+    Lag(NodeName, Duration),
+    /// The monitor of pressure on a machine says something else.
+    Pressure(NodeName, Pressure),
+    /// Nothing passes from one node to another, on all networks or one of them (by position).
+    Cut {
+        /// From this node
+        from: NodeName,
+        /// to this one,
+        to: NodeName,
+        /// on this network.
+        channel: Option<usize>,
+    },
+    /// The opposite of [`Action::Cut`].
+    Join {
+        /// From this node
+        from: NodeName,
+        /// to this one,
+        to: NodeName,
+        /// on this network.
+        channel: Option<usize>,
+    },
+    /// No node hears any other over any network.
+    CutAll,
+    /// All networks are as they should be.
+    HealNetwork,
+    /// How the networks treat what they carry.
+    Weather(Weather),
+    /// How a node's path to all disks is.
+    Storage(NodeName, Path),
+    /// A running resource is gone: its program crashed.
+    Crash {
+        /// On which node.
+        node: NodeName,
+        /// Of which hierarchy.
+        hierarchy: HierarchyName,
+        /// Which.
+        resource: ResourceName,
+    },
+    /// How a resource behaves from now on.
+    Behave {
+        /// On this node, or on all.
+        node: Option<NodeName>,
+        /// Of which hierarchy.
+        hierarchy: HierarchyName,
+        /// Which.
+        resource: ResourceName,
+        /// How.
+        how: Behaviour,
+    },
+    /// What the probes of a hierarchy measure on a node: 0 to 100.
+    Utility {
+        /// Where.
+        node: NodeName,
+        /// Of which hierarchy.
+        hierarchy: HierarchyName,
+        /// How much.
+        utility: u8,
+    },
+    /// What a node lacks to serve a hierarchy.
+    Lacks {
+        /// Which node.
+        node: NodeName,
+        /// Which hierarchy.
+        hierarchy: HierarchyName,
+        /// What; `None` when it lacks nothing any more.
+        what: Option<String>,
+    },
+    /// An operator asks a node.
+    Ask {
+        /// At which node the command is given.
+        at: NodeName,
+        /// Which node is to do it, if a certain one.
+        to: Option<NodeName>,
+        /// What.
+        ask: Ask,
+    },
+    /// A node reloads its files, in which one hierarchy has another definition.
+    Reload {
+        /// Which node.
+        node: NodeName,
+        /// Which hierarchy.
+        hierarchy: HierarchyName,
+        /// Which definition: see [`super::revision`].
+        revision: u32,
+    },
+    /// The agent is replaced by one of another version.
+    Upgrade {
+        /// Where.
+        node: NodeName,
+        /// By which.
+        version: String,
+    },
+    /// Everything that was broken is repaired, every node is on, every agent runs, and operators withdraw what they asked for.
+    HealAll,
+}
+
+/// How a resource behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Behaviour {
+    /// As it should.
+    #[default]
+    Well,
+    /// Cannot be started.
+    StartFails,
+    /// A start never ends.
+    StartHangs,
+    /// Cannot be stopped, but by force.
+    StopFails,
+    /// A stop never ends; force helps.
+    StopHangs,
+    /// Neither a stop nor force ends it.
+    Unkillable,
+    /// The monitor finds it bad.
+    MonitorBad,
+    /// The monitor does not end.
+    MonitorHangs,
+    /// The monitor finds it good even if it is dead, and nobody sees it die.
+    MonitorLies,
+    /// It dies so long after each start.
+    Crashes(Duration),
+}
+
+impl Action {
+    /// Whether it breaks or disturbs nothing: a repair.
+    pub fn is_repair(&self) -> bool {
+        matches!(
+            self,
+            Action::PowerOn(_)
+                | Action::Thaw(_)
+                | Action::StartAgent(_)
+                | Action::ResumeAgent(_)
+                | Action::FreeOperations(_)
+                | Action::Join { .. }
+                | Action::HealNetwork
+                | Action::HealAll
+        )
+    }
+}
+
+impl fmt::Display for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Behaviour::Well => f.write_str("well"),
+            Behaviour::StartFails => f.write_str("start-fails"),
+            Behaviour::StartHangs => f.write_str("start-hangs"),
+            Behaviour::StopFails => f.write_str("stop-fails"),
+            Behaviour::StopHangs => f.write_str("stop-hangs"),
+            Behaviour::Unkillable => f.write_str("unkillable"),
+            Behaviour::MonitorBad => f.write_str("monitor-bad"),
+            Behaviour::MonitorHangs => f.write_str("monitor-hangs"),
+            Behaviour::MonitorLies => f.write_str("monitor-lies"),
+            Behaviour::Crashes(after) => write!(f, "crashes-after {}", Span(*after)),
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Good => f.write_str("good"),
+            Path::Slow(by) => write!(f, "slow by {}", Span(*by)),
+            Path::Errors => f.write_str("errors"),
+            Path::Hangs => f.write_str("hangs"),
+            Path::Lost => f.write_str("lost"),
+        }
+    }
+}
+
+struct On(Option<usize>);
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(channel) => write!(f, " on net{channel}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::PowerOff(node) => write!(f, "power off {node}"),
+            Action::PowerOn(node) => write!(f, "power on {node}"),
+            Action::Freeze(node) => write!(f, "freeze {node}"),
+            Action::Thaw(node) => write!(f, "thaw {node}"),
+            Action::KillAgent(node) => write!(f, "kill agent of {node}"),
+            Action::StartAgent(node) => write!(f, "start agent of {node}"),
+            Action::PauseAgent(node) => write!(f, "pause agent of {node}"),
+            Action::ResumeAgent(node) => write!(f, "resume agent of {node}"),
+            Action::HangOperations(node) => write!(f, "hang operations of {node}"),
+            Action::FreeOperations(node) => write!(f, "free operations of {node}"),
+            Action::Lag(node, by) => write!(f, "lag {node} by {}", Span(*by)),
+            Action::Pressure(node, Pressure::Calm) => write!(f, "pressure of {node} calm"),
+            Action::Pressure(node, Pressure::High) => write!(f, "pressure of {node} high"),
+            Action::Cut { from, to, channel } => write!(f, "cut {from} -> {to}{}", On(*channel)),
+            Action::Join { from, to, channel } => write!(f, "join {from} -> {to}{}", On(*channel)),
+            Action::CutAll => f.write_str("cut all"),
+            Action::HealNetwork => f.write_str("heal network"),
+            Action::Weather(w) => {
+                let tenths = |n: u16| format!("{}.{}%", n / 10, n % 10);
+                write!(f, "weather lost {} doubled {} delay {}", tenths(w.lost), tenths(w.doubled), Span(w.delay))
+            }
+            Action::Storage(node, path) => write!(f, "storage of {node} {path}"),
+            Action::Crash { node, hierarchy, resource } => write!(f, "crash {hierarchy}/{resource} on {node}"),
+            Action::Behave { node: Some(node), hierarchy, resource, how } => {
+                write!(f, "behave {hierarchy}/{resource} on {node} {how}")
+            }
+            Action::Behave { node: None, hierarchy, resource, how } => {
+                write!(f, "behave {hierarchy}/{resource} everywhere {how}")
+            }
+            Action::Utility { node, hierarchy, utility } => write!(f, "utility of {hierarchy} on {node} {utility}"),
+            Action::Lacks { node, hierarchy, what: Some(what) } => write!(f, "{node} lacks for {hierarchy}: {what}"),
+            Action::Lacks { node, hierarchy, what: None } => write!(f, "{node} lacks for {hierarchy} nothing"),
+            Action::Ask { at, to: Some(to), ask } => write!(f, "ask {at} for {to}: {ask}"),
+            Action::Ask { at, to: None, ask } => write!(f, "ask {at}: {ask}"),
+            Action::Reload { node, hierarchy, revision } => {
+                write!(f, "reload {hierarchy} on {node} revision {revision}")
+            }
+            Action::Upgrade { node, version } => write!(f, "upgrade {node} to {version}"),
+            Action::HealAll => f.write_str("heal all"),
+        }
+    }
+}

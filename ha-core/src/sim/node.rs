@@ -1,0 +1,192 @@
+//! One simulated machine: what its disk remembers, what runs on it, its agent.
+//!
+//! Decides nothing: it is the state that [`super::world`] changes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::action::Behaviour;
+use super::clock::{Moment, NodeClock};
+use super::disk::Path;
+use super::draws::Draws;
+use super::storage::AreaOnNode;
+use crate::contact::{Opener, Sealer};
+use crate::engine::{Engine, Input, Lasting};
+use crate::name::{Epoch, HierarchyName, Incarnation, NodeName};
+use crate::recovery::{OpId, Operation, Outcome, Pressure};
+use crate::time::Time;
+
+/// A resource of a hierarchy, by their positions in the setup.
+pub(super) type Part = (usize, usize);
+
+pub(super) struct Node {
+    pub(super) name: NodeName,
+    pub(super) clock: NodeClock,
+    /// Counts boots and losses of power, so that what was meant for an earlier one is known.
+    pub(super) boot: u64,
+    pub(super) on: bool,
+    pub(super) frozen: bool,
+    pub(super) agent: Option<Agent>,
+    /// Counts agents.
+    pub(super) life: u64,
+    pub(super) paused: bool,
+    pub(super) hangs: bool,
+    pub(super) lag: Duration,
+    pub(super) pressure: Pressure,
+    pub(super) storage: Path,
+    pub(super) version: String,
+    /// What waits for an agent that is stopped, or a machine that is frozen.
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) memory: Memory,
+    pub(super) parts: Vec<Vec<Program>>,
+    /// The hierarchies of which something may run.
+    pub(super) may_run: BTreeSet<usize>,
+    pub(super) flights: BTreeMap<u64, Flight>,
+    pub(super) guard: Guard,
+    pub(super) utility: BTreeMap<usize, u8>,
+    pub(super) lacks: BTreeMap<usize, String>,
+    /// The definition of each hierarchy in the node's files.
+    pub(super) revisions: Vec<u32>,
+    /// Since when nothing at all is wrong with the node, if so.
+    pub(super) fit_since: Option<Moment>,
+    /// For what happens on this node.
+    pub(super) draws: Draws,
+}
+
+/// What the node remembers.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Until the power is lost.
+    pub(super) running: BTreeMap<HierarchyName, Epoch>,
+    pub(super) lasting: BTreeMap<HierarchyName, Lasting>,
+    pub(super) standby: Option<String>,
+}
+
+pub(super) struct Agent {
+    pub(super) engine: Engine,
+    pub(super) areas: Vec<AreaOnNode>,
+    pub(super) sealer: Sealer,
+    pub(super) opener: Opener,
+    pub(super) watched: BTreeSet<Part>,
+    /// When it will be called because something is due.
+    pub(super) due_at: Option<Moment>,
+    pub(super) feed_now: bool,
+    pub(super) feed_soon: bool,
+    pub(super) incarnation: Incarnation,
+    /// To be joined again, or forgotten, once out of service here.
+    pub(super) replacing: BTreeMap<usize, bool>,
+    /// Lock areas to say goodbye to before it ends.
+    pub(super) leaving: usize,
+}
+
+/// What really is with a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Real {
+    #[default]
+    Stopped,
+    /// A start was begun: it may run.
+    Starting,
+    Running,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Program {
+    pub(super) real: Real,
+    pub(super) behaviour: Behaviour,
+    /// Counts starts, so that a crash that was to come belongs to one.
+    pub(super) starts: u64,
+    /// The agent was told that it runs, and has not begun to stop it.
+    pub(super) up: bool,
+}
+
+/// An operation under way.
+pub(super) struct Flight {
+    pub(super) part: Part,
+    pub(super) op: OpId,
+    pub(super) operation: Operation,
+    pub(super) life: u64,
+    pub(super) outcome: Outcome,
+    pub(super) becomes: Option<Real>,
+}
+
+/// What a watchdog was told last.
+#[derive(Default)]
+pub(super) struct Guard {
+    pub(super) until: BTreeMap<usize, Time>,
+    /// A device resets the machine then.
+    pub(super) reset_at: Option<Moment>,
+    /// When a warden first killed what runs.
+    pub(super) killed: BTreeMap<usize, Moment>,
+}
+
+/// Something for a node that does not run now.
+pub(super) enum Waiting {
+    Datagram(usize, std::sync::Arc<[u8]>),
+    Agent(u64, ForAgent),
+    Machine(u64, ForMachine),
+}
+
+/// What happens to an agent.
+pub(super) enum ForAgent {
+    Input(Input),
+    /// Something is due in the engine.
+    Due,
+    /// Twice a second.
+    Tick,
+    /// A transfer of a lock area was answered.
+    Disk(usize, crate::claim::lock_area::machine::Input),
+    /// Something is due in a lock area's machine, or was asked of it.
+    AreaDue(usize),
+    /// A question to a claim was not answered in time.
+    Unanswered(usize, crate::claim::lock_area::machine::RequestId),
+    /// The time of an operation is over.
+    TimedOut(u64, Duration),
+    /// It ends by itself, drained.
+    Ends,
+}
+
+/// What happens on a machine beside the agent.
+pub(super) enum ForMachine {
+    /// An operation ends.
+    Ends(u64),
+    /// A program that was started for the so manieth time dies.
+    Dies(Part, u64),
+    /// The warden looks whose tenure has ended.
+    Warden,
+    /// The warden's SIGKILL takes effect.
+    Killed(usize),
+    /// The state directory is written.
+    Written(Box<Written>),
+}
+
+pub(super) enum Written {
+    Lasting(HierarchyName, Lasting),
+    Standby(Option<String>),
+}
+
+impl Node {
+    /// What the clock shows.
+    pub(super) fn time(&self, now: Moment) -> Time {
+        self.clock.shows(now)
+    }
+
+    /// Whether the agent gets to run.
+    pub(super) fn agent_runs(&self) -> bool {
+        self.on && !self.frozen && !self.paused && self.agent.is_some()
+    }
+
+    /// Whether nothing at all is wrong with it.
+    pub(super) fn is_fit(&self) -> bool {
+        self.agent_runs() && !self.hangs && self.lag.is_zero() && self.storage == Path::Good
+    }
+
+    /// Whether anything of a hierarchy may run.
+    pub(super) fn runs(&self, hierarchy: usize) -> bool {
+        self.parts[hierarchy].iter().any(|part| part.real != Real::Stopped)
+    }
+
+    /// Whether all of it runs.
+    pub(super) fn serves(&self, hierarchy: usize) -> bool {
+        self.on && self.parts[hierarchy].iter().all(|part| part.real == Real::Running)
+    }
+}
