@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::flight::{self, FlightFiles};
 use super::memory::{RunMemory, StateDirectory};
 use super::network::Network;
 use super::node::Node;
@@ -13,9 +14,10 @@ use super::plugin::{Channel, Watchdog};
 use super::reload::Member;
 use super::run::Run;
 use crate::contact::{ChannelTiming, ContactConfig, ContactConfigError, KeyRing, NodeIds, Opener, Sealer, Timing};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::EngineConfig;
 use crate::hierarchy::Fingerprint;
 use crate::name::{BootId, ChannelName, ClusterName, HierarchyName, Incarnation, NodeName};
+use crate::record::flight::Flight;
 use crate::recovery::Pressure;
 use crate::time::Time;
 
@@ -75,6 +77,7 @@ pub struct NodeBuilder {
     definition: Fingerprint,
     max_recoveries: usize,
     gauge: Option<Gauge>,
+    flight: Option<FlightFiles>,
     members: Vec<Member>,
 }
 
@@ -98,6 +101,7 @@ impl NodeBuilder {
             definition: Fingerprint::default(),
             max_recoveries: cores * 4,
             gauge: None,
+            flight: None,
             members: Vec::new(),
         }
     }
@@ -178,6 +182,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Records everything that the engine is told, so that it can be replayed ([`crate::record::flight`]). Default: nothing is recorded.
+    pub fn flight_recorder(mut self, files: FlightFiles) -> Self {
+        self.flight = Some(files);
+        self
+    }
+
     /// So many hierarchies start at once; the others wait, the more important first. Default: four for each core.
     pub fn max_recoveries(mut self, max: usize) -> Self {
         self.max_recoveries = max.max(1);
@@ -231,7 +241,22 @@ impl NodeBuilder {
             channels: self.channel_timing.into_iter().collect(),
         };
         let ids = NodeIds::new(self.nodes.iter()).map_err(ContactConfigError::from)?;
-        let engine = Engine::new(
+        let (inputs, inbox) = mpsc::unbounded_channel();
+        let mut recording = None;
+        let tape = self.flight.and_then(|files| {
+            let limits = files.limits();
+            match flight::start(files, inputs.clone()) {
+                Ok((sink, writing)) => {
+                    recording = Some(writing);
+                    Some((sink, limits))
+                }
+                Err(error) => {
+                    complaints.push(format!("the flight recorder has no thread to write with: {error}"));
+                    None
+                }
+            }
+        });
+        let engine = Flight::new(
             EngineConfig {
                 cluster: self.cluster.clone(),
                 contact,
@@ -243,13 +268,13 @@ impl NodeBuilder {
                 standby: node_state.standby.clone(),
             },
             now,
+            tape,
         )?;
         let keys = match self.keys {
             Some(keys) => keys,
             None if self.channels.is_empty() => KeyRing::generate(crate::contact::KeyId(0), [0; 32]),
             None => return Err(StartError::NoKeys),
         };
-        let (inputs, inbox) = mpsc::unbounded_channel();
         let network = Network::start(
             self.channels,
             Sealer::new(&self.me, &self.cluster, &keys, incarnation),
@@ -263,6 +288,7 @@ impl NodeBuilder {
         run.remember_with(memory, state, node_state);
         run.guard_with(self.watchdog);
         run.gauge = self.gauge;
+        run.recording = recording;
         for complaint in complaints {
             run.complain("memory", &complaint);
         }

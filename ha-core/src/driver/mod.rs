@@ -6,6 +6,7 @@
 //! The typed path to a running node: [`Node::builder`] → [`NodeBuilder`] → [`NodeBuilder::start`] → [`Node`].
 
 mod builder;
+mod flight;
 mod memory;
 mod network;
 mod node;
@@ -16,6 +17,7 @@ mod senses;
 mod work;
 
 pub use builder::{Clock, Gauge, NodeBuilder, StartError, boot_time};
+pub use flight::FlightFiles;
 pub use node::{Ended, Gone, Node};
 pub use plugin::{Channel, Context, Failed, Found, Guarded, KillHandle, Probe, Resource, Verdict, Watchdog};
 pub use reload::{Member, Reload, ReloadReport};

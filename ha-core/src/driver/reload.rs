@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::plugin::{Probe, Resource};
 use super::run::Run;
 use crate::claim::Claim;
+use crate::engine::{Call, Called};
 use crate::hierarchy::{Change, Hierarchy, Plan};
 use crate::name::HierarchyName;
 
@@ -71,11 +72,11 @@ impl Run {
                 self.swap(member, restart.iter().map(|r| r.0.clone()).collect());
             }
             (Change::Changed { .. }, Some(member)) => {
-                self.engine.retire(now, name);
+                self.engine.call(now, Call::Retire { hierarchy: name.clone() });
                 self.replacing.insert(name.clone(), Some(member));
             }
             (Change::Removed, _) => {
-                self.engine.retire(now, name);
+                self.engine.call(now, Call::Retire { hierarchy: name.clone() });
                 self.replacing.insert(name.clone(), None);
             }
             (Change::Unchanged, _) | (Change::Added | Change::Changed { .. }, None) => {}
@@ -100,8 +101,8 @@ impl Run {
         let now = (self.clock)();
         let hierarchy = Arc::new(member.hierarchy.clone());
         self.replace_parts(member, incoming);
-        self.engine.redefine(now, hierarchy);
-        self.engine.restart(now, &name, &restart);
+        self.engine.call(now, Call::Redefine(hierarchy));
+        self.engine.call(now, Call::Restart { hierarchy: name, resources: restart });
     }
 
     /// Takes out what is out of service here, and puts its successor in.
@@ -109,7 +110,7 @@ impl Run {
         let names: Vec<HierarchyName> = self.replacing.keys().cloned().collect();
         for name in names {
             let now = (self.clock)();
-            if self.engine.leave(now, &name) {
+            if self.engine.call(now, Call::Leave { hierarchy: name.clone() }) == Called::Done {
                 self.parts.remove(&name);
                 if let Some(Some(member)) = self.replacing.remove(&name) {
                     self.join(member);

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::builder::{Clock, Gauge};
+use super::flight::Writing;
 use super::memory::{NodeState, RunMemory, StateDirectory};
 use super::network::Network;
 use super::node::{Ended, Request};
@@ -17,8 +18,9 @@ use super::reload::Member;
 use super::senses::{self, RunningHere};
 use super::work::{Order, Work};
 use crate::claim::Claim;
-use crate::engine::{CommandId, Effect, Engine, Input, Joining, Lasting, Refused, Reply};
+use crate::engine::{Call, CommandId, Effect, Input, Joining, Lasting, Refused, Reply};
 use crate::name::{HierarchyName, ResourceName};
+use crate::record::flight::Flight;
 use crate::record::{Event, Happened, Timelines};
 use crate::recovery::{Operation, Outcome, Pressure};
 use crate::time::Time;
@@ -49,7 +51,9 @@ impl Drop for Parts {
 }
 
 pub(super) struct Run {
-    pub(super) engine: Engine,
+    pub(super) engine: Flight,
+    /// The writer of the flight recorder, if there is one.
+    pub(super) recording: Option<Writing>,
     pub(super) clock: Clock,
     inputs: UnboundedSender<Input>,
     network: Network,
@@ -81,7 +85,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(
-        engine: Engine,
+        engine: Flight,
         clock: Clock,
         inputs: UnboundedSender<Input>,
         network: Network,
@@ -91,6 +95,7 @@ impl Run {
         let work = Work::new(engine.me().clone(), inputs.clone());
         Run {
             engine,
+            recording: None,
             clock,
             inputs,
             network,
@@ -165,7 +170,7 @@ impl Run {
         let senses = self.senses(&name, &member);
         self.parts.insert(name, Parts { member, incoming: BTreeMap::new(), senses });
         let now = (self.clock)();
-        self.engine.join(now, joining);
+        self.engine.call(now, Call::Join(joining));
         if let Some(lease) = lease {
             let inputs = self.inputs.clone();
             self.leases.entry(lease.name().to_owned()).or_insert_with(|| senses::follow(lease, inputs));
@@ -250,7 +255,7 @@ impl Run {
             // Whatever woke us, what is due is done: neither a flood of inputs nor of datagrams delays a beat.
             let now = (self.clock)();
             if self.engine.next_deadline().is_some_and(|at| at <= now) {
-                self.engine.handle_timeout(now);
+                self.engine.call(now, Call::Timeout);
             }
         }
     }
@@ -265,7 +270,7 @@ impl Run {
             _ => {}
         }
         let now = (self.clock)();
-        self.engine.handle(now, input);
+        self.engine.call(now, Call::Handle(input));
     }
 
     fn tick(&mut self) {
@@ -330,6 +335,8 @@ impl Run {
                 effects.push(effect);
             }
         }
+        // What led to the effects is written down before they are carried out.
+        self.engine.flush();
         // Before anything is started: what runs must be found again, whenever the agent dies.
         if let Some(Err(error)) = self.memory.as_mut().map(RunMemory::flush) {
             self.complain("run directory", &format!("{error}: a restarted agent would not find what runs"));
@@ -488,6 +495,10 @@ impl Run {
         }
         if let Some(state) = self.state.take() {
             state.finish().await;
+        }
+        self.engine.end();
+        if let Some(recording) = self.recording.take() {
+            recording.finish().await;
         }
         let _ = self.ended.send(Ended::ShutDown);
     }
