@@ -113,7 +113,8 @@ impl Sink for Queue {
         if self.shared.failing.load(Ordering::Relaxed) {
             return false;
         }
-        if self.shared.queued.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES || self.pieces.try_send(piece).is_err() {
+        if self.shared.queued.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES || self.pieces.try_send(piece).is_err()
+        {
             self.shared.queued.fetch_sub(bytes, Ordering::Relaxed);
             return false;
         }
@@ -229,7 +230,9 @@ impl Writer {
         self.failed = Some(Instant::now());
         if first {
             let directory = self.files.directory.display();
-            self.tell(Some(format!("{directory}: {error}; what happens now cannot be replayed; tried again all the time")));
+            self.tell(Some(format!(
+                "{directory}: {error}; what happens now cannot be replayed; tried again all the time"
+            )));
         }
     }
 
@@ -255,7 +258,8 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_files_go_when_there_is_too_much() {
         let directory = tempfile::tempdir().unwrap();
-        let files = FlightFiles { total_bytes: 5000, segment_bytes: 1000, ..FlightFiles::new(directory.path().join("flight")) };
+        let files =
+            FlightFiles { total_bytes: 5000, segment_bytes: 1000, ..FlightFiles::new(directory.path().join("flight")) };
         let (inputs, _inbox) = unbounded_channel();
         let (mut sink, writing) = start(files.clone(), inputs).unwrap();
         for _ in 0..20 {
