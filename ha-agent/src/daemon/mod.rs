@@ -13,6 +13,7 @@ mod supervisor;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use ha_core::driver::{Ended, Node};
 use ha_core::hierarchy::Loaded;
@@ -43,7 +44,11 @@ pub(crate) fn run(dir: &Path, node: Option<NodeName>, boot: Option<BootId>) -> R
     }
     let runtime = urgent_runtime()?;
     let boot = boot.map_or_else(clock::boot_id, Ok).map_err(|e| Failure::new(Exit::System, e))?;
-    runtime.block_on(live(dir, config, hierarchies, me, boot))
+    let (end, log) = runtime.block_on(live(dir, config, hierarchies, me, boot))?;
+    // The last of the node goes with it, and then the log is complete.
+    drop(runtime);
+    let _ = log.join();
+    Ok(end)
 }
 
 /// This machine's host name, as a node's name.
@@ -86,7 +91,7 @@ async fn live(
     hierarchies: Vec<Loaded<Builtin>>,
     me: NodeName,
     boot: BootId,
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, JoinHandle<()>), Failure> {
     let mut signals = Signals::catch()?;
     let clock = clock::boot_clock();
     let mut builder = Node::builder(config.cluster.clone(), me.clone())
@@ -121,6 +126,9 @@ async fn live(
         builder = builder.member(ground.member(loaded).map_err(|e| Failure::new(Exit::BadInput, e))?);
     }
     let node = builder.start().await.map_err(|e| Failure::new(Exit::System, e))?;
+    let events = node.subscribe();
+    let log = log::follow(node.recent_events().await.unwrap_or_default(), events)
+        .map_err(|e| Failure::new(Exit::System, format!("the thread of the log could not be started: {e}")))?;
     let socket = config.socket.clone();
     let running =
         Arc::new(Running { node: node.clone(), dir: dir.to_owned(), ground, config, leased: Mutex::new(leased) });
@@ -137,7 +145,7 @@ async fn live(
     companion.abort();
     server.abort();
     let _ = server.await;
-    Ok(end)
+    Ok((end, log))
 }
 
 /// Carries on until the node is drained or a signal says so; reloads on SIGHUP.
