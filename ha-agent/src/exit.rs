@@ -73,6 +73,16 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Says first why the agent may have been looked for in the wrong place, if it was not found.
+    #[must_use]
+    pub(crate) fn unless_there(self, why: &str) -> Self {
+        let Failure { exit: Exit::Unreachable, what, help } = self else { return self };
+        let help = help.map_or_else(|| why.to_owned(), |help| format!("{why}; {help}"));
+        Failure { exit: Exit::Unreachable, what, help: Some(help) }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)

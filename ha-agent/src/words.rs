@@ -1,4 +1,4 @@
-//! Small words: times, colours, and text of others made harmless.
+//! Small words: times, colours, lines that fit, and text of others made harmless.
 
 use std::fmt;
 
@@ -33,6 +33,39 @@ pub(crate) fn ago(ms: u64) -> String {
     }
 }
 
+/// How many columns and lines the terminal has; `None` where the output goes to no terminal, and is not to be broken.
+pub(crate) fn terminal() -> Option<(usize, usize)> {
+    let (width, height) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some((usize::from(width.0), usize::from(height.0)))
+}
+
+/// Breaks text between words into lines of `width` characters, 20 at least. A word that is longer stays whole.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(20);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// Text after `before`, in lines that fit into `width` columns if that is known, each of the later ones below where the first began.
+pub(crate) fn hanging(before: usize, text: &str, style: Style, width: Option<usize>) -> String {
+    let text = clean(text);
+    let Some(width) = width.filter(|width| before + text.chars().count() > *width) else { return styled(style, text) };
+    let lines = wrapped(&text, width.saturating_sub(before));
+    let lines: Vec<String> = lines.into_iter().map(|line| styled(style, line)).collect();
+    lines.join(&format!("\n{}", " ".repeat(before)))
+}
+
 /// Text that came from elsewhere, without characters that could move the cursor or hide something.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -52,5 +85,15 @@ mod tests {
     #[test]
     fn text_of_others_cannot_steer_the_terminal() {
         assert_eq!(clean("ok\u{1b}[2J\nno"), "ok [2J no");
+    }
+
+    #[test]
+    fn lines_that_are_too_long_go_on_below_where_they_began() {
+        let text = "alpha ready, beta not ready, gamma standby";
+        assert_eq!(hanging(4, text, Style::new(), None), text);
+        assert_eq!(hanging(4, text, Style::new(), Some(46)), text);
+        assert_eq!(hanging(4, text, Style::new(), Some(30)), "alpha ready, beta not\n    ready, gamma standby");
+        let word = "x".repeat(50);
+        assert_eq!(hanging(4, &word, Style::new(), Some(30)), word, "what cannot be broken is left to the terminal");
     }
 }

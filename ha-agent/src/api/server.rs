@@ -253,10 +253,10 @@ async fn health(State(shared): State<Shared>) -> Answered<Json<Health>> {
 }
 
 async fn unknown_route(uri: Uri) -> ErrorBody {
+    let path: String = uri.path().chars().take(100).collect();
     let message = format!(
-        "there is no {:?}: expected /v1/status, /v1/view, /v1/command, /v1/why/HIERARCHY, /v1/history, /v1/events, \
-         /v1/reload or /v1/health",
-        uri.path()
+        "there is no {path:?}: expected /v1/status, /v1/view, /v1/command, /v1/why/HIERARCHY, /v1/history, /v1/events, \
+         /v1/reload or /v1/health"
     );
     ErrorBody::new(ErrorCode::UnknownRoute, message)
 }
@@ -294,7 +294,7 @@ async fn authorise(shared: &Shared, caller: Caller) -> Answered<String> {
     Err(ErrorBody::new(
         ErrorCode::Forbidden,
         format!(
-            "{name} may look, but not change anything: do it as root, or as a member of the group in `socket: \
+            "user {name} may look, but not change anything: do it as root, or as a member of the group in `socket: \
              (operators: …)` of agent.ron"
         ),
     ))

@@ -17,7 +17,10 @@ pub(super) fn keys(config: &Config, found: &mut Found) {
     let shown = file.display();
     match std::fs::read_to_string(file) {
         Err(e) => {
-            let help = format!("make it with `ha keys generate {shown}` on one node, and copy it to the others");
+            let help = match e.kind() {
+                std::io::ErrorKind::PermissionDenied => "run this as root, as the agent does".to_owned(),
+                _ => format!("make it with `ha keys generate {shown}` on one node, and copy it to the others"),
+            };
             found.add(Severity::Error, "keys", format!("{shown} cannot be read: {e}"), help);
         }
         Ok(text) => {

@@ -51,10 +51,14 @@ async fn look(config: &Config, area: &AreaSettings, me: &NodeName, found: &mut F
             return None;
         }
     };
-    if !header.nodes.contains(me) {
+    // One that agent.ron does not name is told of already.
+    if !header.nodes.contains(me) && config.nodes.iter().any(|node| node.name == *me) {
         let nodes: Vec<&str> = header.nodes.iter().map(NodeName::as_str).collect();
         let what = format!("it has no slot for {me}: it was made for {}", nodes.join(", "));
-        let help = "make it anew for all nodes, with every agent stopped: `ha lock-area init --overwrite`".to_owned();
+        let help = format!(
+            "make it anew for all nodes, with every agent stopped: `ha lock-area init {} --overwrite`",
+            area.name
+        );
         found.add(Severity::Error, &about, what, help);
     }
     if let Some(written) = area.timing.filter(|written| *written != header.timing) {

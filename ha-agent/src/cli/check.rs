@@ -14,7 +14,7 @@ use crate::daemon::host_name;
 use crate::exit::{Exit, Failure};
 use crate::render::status::problems;
 use crate::view::{ClusterView, Problem, Severity};
-use crate::words::{DIM, GOOD, HEAD, ago, styled};
+use crate::words::{self, BAD, DIM, GOOD, HEAD, ago, styled};
 
 /// Of `ha check`.
 #[derive(Debug, Args)]
@@ -40,8 +40,11 @@ pub(crate) async fn check(dir: &Path, client: &Client, args: CheckArgs) -> Resul
             say_json(&serde_json::json!({ "files": read.diagnostics }))?;
         }
         let errors = read.diagnostics.problems().len();
-        return Err(Failure::new(Exit::BadInput, format!("{errors} found wrong in the files of {}", dir.display()))
-            .help("nothing else was looked at: run it again when the files are right"));
+        return Err(Failure::new(
+            Exit::BadInput,
+            format!("{errors} mistake{} in the files of {}", if errors == 1 { "" } else { "s" }, dir.display()),
+        )
+        .help("nothing else was looked at: run it again when the files are right"));
     };
     let mut report = check::look(&config, read.hierarchies, &me).await;
     report.problems.extend(of_the_cluster(client).await);
@@ -69,16 +72,18 @@ async fn of_the_cluster(client: &Client) -> Vec<Problem> {
 }
 
 fn render(report: &Report) -> String {
-    let mut out = problems(&report.problems);
+    let mut out = problems(&report.problems, words::terminal().map(|(columns, _)| columns));
     if !report.problems.is_empty() {
         out.push('\n');
     }
     for hierarchy in &report.hierarchies {
         out.push_str(&bounds(hierarchy));
     }
-    if !report.problems.iter().any(|p| p.severity == Severity::Error) {
-        let _ = writeln!(out, "{}", styled(GOOD, "nothing stands in the way"));
-    }
+    let _ = match report.problems.iter().filter(|p| p.severity == Severity::Error).count() {
+        0 => writeln!(out, "{}", styled(GOOD, "nothing stands in the way")),
+        1 => writeln!(out, "{}", styled(BAD, "1 error stands in the way")),
+        errors => writeln!(out, "{}", styled(BAD, format!("{errors} errors stand in the way"))),
+    };
     out
 }
 

@@ -68,7 +68,7 @@ struct InitArgs {
     /// How far apart clocks may run meanwhile [default: as agent.ron says, else 500ms]
     #[arg(long, value_name = "TIME", value_parser = span)]
     margin: Option<Span>,
-    /// Overwrite what is there already. No node may be using it
+    /// Overwrite what is there already; refused while a node is seen to use it
     #[arg(long)]
     overwrite: bool,
 }
@@ -176,6 +176,8 @@ fn failed(area: &AreaSettings, error: &AdminError) -> Failure {
         AdminError::Io(_) => Failure::new(Exit::System, what),
         AdminError::Area { .. } | AdminError::Foreign(_) => Failure::new(Exit::Refused, what)
             .help("--overwrite destroys what is there: only when no agent of any node runs"),
+        AdminError::InUse(_) => Failure::new(Exit::Refused, what)
+            .help("nothing was changed; `ha stop --drain` on each of them, or find out who uses these names"),
         AdminError::Plan { .. } | AdminError::TooSmall { .. } => Failure::new(Exit::BadInput, what),
         AdminError::NoArea(_) => {
             Failure::new(Exit::Refused, what).help(format!("make it with `ha lock-area init {}`", area.name))

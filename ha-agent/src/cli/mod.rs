@@ -125,8 +125,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Cmd::Demo(args) => in_runtime(crate::demo::demo(&args)),
         Cmd::LockArea(args) => in_runtime(lock_area::lock_area(&place.config, args)),
         command => in_runtime(async {
-            let client = Client::new(place.socket_path());
-            match command {
+            let (socket, unread) = place.socket_path();
+            let client = Client::new(socket);
+            let done = match command {
                 Cmd::Status(args) => shown::status(&client, &args).await,
                 Cmd::Why(args) => shown::why(&client, &args).await,
                 Cmd::Start(args) => change::start(&client, args).await,
@@ -148,6 +149,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 | Cmd::Warden(_)
                 | Cmd::Demo(_)
                 | Cmd::DemoService(_) => Ok(Exit::Done),
+            };
+            match unread {
+                Some(why) => done.map_err(|failure| failure.unless_there(&why)),
+                None => done,
             }
         }),
     }
@@ -192,9 +197,22 @@ pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
 }
 
 impl PlaceArgs {
-    fn socket_path(&self) -> PathBuf {
-        let configured = || crate::config::read(&self.config).config.map(|config| config.socket.path);
-        self.socket.clone().or_else(configured).unwrap_or_else(|| PathBuf::from("/run/ha/ha.sock"))
+    /// The agent's socket; and, if agent.ron should have said where it is but could not be read, that.
+    fn socket_path(&self) -> (PathBuf, Option<String>) {
+        let usual = || PathBuf::from("/run/ha/ha.sock");
+        if let Some(socket) = &self.socket {
+            return (socket.clone(), None);
+        }
+        match crate::config::read(&self.config).config {
+            Some(config) => (config.socket.path, None),
+            None => {
+                let file = self.config.join("agent.ron");
+                (
+                    usual(),
+                    Some(format!("{} is not usable (see `ha check`), so the usual socket was tried", file.display())),
+                )
+            }
+        }
     }
 }
 

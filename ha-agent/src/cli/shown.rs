@@ -11,6 +11,7 @@ use crate::api::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::render;
 use crate::view::ClusterView;
+use crate::words;
 
 /// Of `ha status`.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ pub(crate) async fn status(client: &Client, args: &StatusArgs) -> Result<Exit, F
     if args.json {
         say_json(&view)?;
     } else {
-        say(render::status::status(&view))?;
+        say(render::status::status(&view, columns()))?;
     }
     Ok(Exit::Done)
 }
@@ -66,7 +67,7 @@ async fn watch(client: &Client) -> Result<Exit, Failure> {
     loop {
         // An agent that is being restarted is worth waiting for.
         let text = match client.get::<ClusterView>("/v1/status").await {
-            Ok(view) => render::status::status(&view),
+            Ok(view) => render::status::status(&view, columns()),
             Err(failure) if failure.exit == Exit::Unreachable => {
                 format!("{}\n{}\n", failure.what, failure.help.unwrap_or_default())
             }
@@ -74,12 +75,28 @@ async fn watch(client: &Client) -> Result<Exit, Failure> {
         };
         if terminal {
             raw(HOME)?;
-            raw(&text.replace('\n', CLEAR_LINE_END))?;
+            raw(&fitting(&text, words::terminal().map(|(_, lines)| lines)).replace('\n', CLEAR_LINE_END))?;
             raw(CLEAR_REST)?;
         } else {
             say(text + "\n")?;
         }
         tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+fn columns() -> Option<usize> {
+    words::terminal().map(|(columns, _)| columns)
+}
+
+/// As much as a terminal of so many lines shows without scrolling, and how much that leaves out.
+fn fitting(text: &str, lines: Option<usize>) -> String {
+    let count = text.lines().count();
+    match lines {
+        Some(lines) if count >= lines && lines > 2 => {
+            let shown: Vec<&str> = text.lines().take(lines - 2).collect();
+            format!("{}\n… {} more lines: `ha status` shows all\n", shown.join("\n"), count - shown.len())
+        }
+        _ => text.to_owned(),
     }
 }
 
@@ -98,7 +115,20 @@ pub(crate) async fn why(client: &Client, args: &WhyArgs) -> Result<Exit, Failure
     if args.json {
         say_json(&view)?;
     } else {
-        say(render::why::why(&view.node, &view.hierarchy))?;
+        say(render::why::why(&view.node, &view.hierarchy, columns()))?;
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_does_not_scroll() {
+        let text = "1\n2\n3\n4\n5\n";
+        assert_eq!(fitting(text, Some(6)), text);
+        assert_eq!(fitting(text, Some(5)), "1\n2\n3\n… 2 more lines: `ha status` shows all\n");
+        assert_eq!(fitting(text, None), text);
+    }
 }

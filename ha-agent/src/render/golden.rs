@@ -10,12 +10,12 @@ use crate::view::samples::{cluster, node, snapshot};
 
 /// Without colours, as a file or a pipe gets it.
 fn plain(text: &str) -> String {
-    anstream::adapter::strip_str(text).to_string().lines().map(|l| l.trim_end().to_owned() + "\n").collect()
+    anstream::adapter::strip_str(text).to_string()
 }
 
 #[track_caller]
 fn shows(view: &ClusterView, expected: &str) {
-    let shown = plain(&status(view));
+    let shown = plain(&status(view, None));
     assert!(shown == expected, "shown:\n{shown}\nexpected:\n{expected}");
 }
 
@@ -150,17 +150,17 @@ fn a_lease_in_danger_is_an_error() {
         lease.trouble = Some("/dev/vdb: input/output error".to_owned());
     });
     assert!(
-        plain(&status(&view)).contains(
+        plain(&status(&view, None)).contains(
             "error   beta: lease of lock area main cannot be renewed (good for 2.0 s more): /dev/vdb: input/output error"
         ),
         "{}",
-        plain(&status(&view))
+        plain(&status(&view, None))
     );
 }
 
 #[test]
 fn why_gives_the_facts_in_order() {
-    let shown = plain(&why(&node("beta"), &snapshot("beta").hierarchies[0]));
+    let shown = plain(&why(&node("beta"), &snapshot("beta").hierarchies[0], None));
     let expected = "\
 web on beta: out of service for 2 d 3 h, epoch 7
 

@@ -7,31 +7,34 @@ use ha_core::contact::AnnouncedPhase;
 
 use super::table::{Cell, table};
 use crate::view::{ClusterView, HierarchyStatus, NodeAnswer, NodeStatus, Place, Problem, Says, Severity, Source};
-use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, styled};
+use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, hanging, styled};
 
-/// The whole status.
-pub(crate) fn status(view: &ClusterView) -> String {
+/// The whole status, for a terminal of so many columns.
+pub(crate) fn status(view: &ClusterView, width: Option<usize>) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "cluster {}, seen from {}", styled(HEAD, &view.cluster), view.asked);
     if !view.problems.is_empty() {
         out.push('\n');
-        out.push_str(&problems(&view.problems));
+        out.push_str(&problems(&view.problems, width));
     }
     out.push('\n');
     let nodes: Vec<Vec<Cell>> = view.nodes.iter().map(node_row).collect();
-    out.push_str(&table(&["NODE", "CONTACT", "HEARD", "VERSION", "LEASES"], &nodes));
+    out.push_str(&table(&["NODE", "CONTACT", "HEARD", "VERSION", "LEASES"], &nodes, width));
     out.push('\n');
     if view.hierarchies.is_empty() {
         out.push_str("  no hierarchies are defined: put them into hierarchies/*.ron, then `ha reload`\n");
     } else {
         let rows: Vec<Vec<Cell>> = view.hierarchies.iter().map(|h| hierarchy_row(h, view)).collect();
-        out.push_str(&table(&["HIERARCHY", "STATE", "ON", "EPOCH", "FOR", "NODES"], &rows));
+        out.push_str(&table(&["HIERARCHY", "STATE", "ON", "EPOCH", "FOR", "NODES"], &rows, width));
     }
     out
 }
 
+/// Where the text of a problem begins.
+const INDENT: usize = 10;
+
 /// Problems, one to a paragraph, the worst first.
-pub(crate) fn problems(problems: &[Problem]) -> String {
+pub(crate) fn problems(problems: &[Problem], width: Option<usize>) -> String {
     let mut out = String::new();
     for problem in problems {
         let (style, word) = match problem.severity {
@@ -39,9 +42,10 @@ pub(crate) fn problems(problems: &[Problem]) -> String {
             Severity::Warning => (WARN, "warning"),
             Severity::Note => (DIM, "note   "),
         };
-        let _ = writeln!(out, "  {} {}: {}", styled(style, word), clean(&problem.about), clean(&problem.what));
+        let what = format!("{}: {}", problem.about, problem.what);
+        let _ = writeln!(out, "  {} {}", styled(style, word), hanging(INDENT, &what, Style::new(), width));
         if let Some(help) = &problem.help {
-            let _ = writeln!(out, "          {}", styled(DIM, clean(help)));
+            let _ = writeln!(out, "{:INDENT$}{}", "", hanging(INDENT, help, DIM, width));
         }
     }
     out

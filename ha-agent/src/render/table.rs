@@ -2,7 +2,7 @@
 
 use anstyle::Style;
 
-use crate::words::{HEAD, clean, styled};
+use crate::words::{HEAD, clean, hanging, styled};
 
 /// One cell: its text, and the style it is shown in.
 #[derive(Clone, Debug)]
@@ -27,8 +27,9 @@ impl Cell {
     }
 }
 
-/// Renders rows under headings, indented by two spaces. The last column is not padded.
-pub(crate) fn table(headings: &[&str], rows: &[Vec<Cell>]) -> String {
+/// Renders rows under headings, indented by two spaces. The last column is broken into several lines if it does not fit into `width`; no
+/// line ends in spaces.
+pub(crate) fn table(headings: &[&str], rows: &[Vec<Cell>], width: Option<usize>) -> String {
     let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -38,12 +39,19 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<Cell>]) -> String {
     let heading: Vec<Cell> = headings.iter().map(|h| Cell::in_style(HEAD, h)).collect();
     let mut out = String::new();
     for row in std::iter::once(&heading).chain(rows) {
+        let filled = row.iter().rposition(|cell| cell.width() > 0).map_or(0, |last| last + 1);
+        let mut column = 2;
         out.push_str("  ");
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            out.push_str(&styled(cell.style, &cell.text));
-            if i + 1 < row.len() {
-                out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
+        for (i, (cell, wide)) in row.iter().zip(&widths).enumerate().take(filled) {
+            if i + 1 == row.len() {
+                out.push_str(&hanging(column, &cell.text, cell.style, width));
+            } else {
+                out.push_str(&styled(cell.style, &cell.text));
             }
+            if i + 1 < filled {
+                out.extend(std::iter::repeat_n(' ', wide.saturating_sub(cell.width()) + 2));
+            }
+            column += wide + 2;
         }
         out.push('\n');
     }

@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 
+use anstyle::Style;
 use ha_core::engine::HierarchyView;
 use ha_core::name::NodeName;
 
 use super::table::{Cell, table};
-use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, styled};
+use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, hanging, styled};
 
 /// The answer to "why".
-pub(crate) fn why(node: &NodeName, view: &HierarchyView) -> String {
+pub(crate) fn why(node: &NodeName, view: &HierarchyView, width: Option<usize>) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
@@ -20,11 +21,11 @@ pub(crate) fn why(node: &NodeName, view: &HierarchyView) -> String {
         view.epoch
     );
     if let Some(detail) = &view.detail {
-        let _ = writeln!(out, "  {}", clean(detail));
+        let _ = writeln!(out, "  {}", hanging(2, detail, Style::new(), width));
     }
     let _ = writeln!(out, "\n{node} is {}, because", styled(HEAD, clean(&view.standing.to_string())));
     for (i, fact) in view.reasons.iter().enumerate() {
-        let _ = writeln!(out, "  {}. {}", i + 1, clean(&fact.0));
+        let _ = writeln!(out, "  {}. {}", i + 1, hanging(5, &fact.0, Style::new(), width));
     }
     if !view.utility_facts.is_empty() {
         let _ = writeln!(out, "\nutility {} here: {}", view.utility, clean(&view.utility_facts));
@@ -51,6 +52,6 @@ pub(crate) fn why(node: &NodeName, view: &HierarchyView) -> String {
             ]
         })
         .collect();
-    out.push_str(&table(&["RESOURCE", "KIND", "STATE", "LAST TROUBLE"], &rows));
+    out.push_str(&table(&["RESOURCE", "KIND", "STATE", "LAST TROUBLE"], &rows, width));
     out
 }

@@ -14,6 +14,10 @@ use crate::record::Happened;
 /// How long another node may take to answer a command.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// So much of who asked and why is kept, in characters: it travels in announcements.
+const BY_MAX: usize = 100;
+const REASON_MAX: usize = 200;
+
 /// What one node sends to another for an operator.
 #[derive(Serialize, Deserialize)]
 enum Carried {
@@ -150,17 +154,18 @@ impl Engine {
             }
             Ask::Move { hierarchy, to } => self.switchover(hierarchy, to.as_ref(), by, reason),
             Ask::Standby => {
+                let (by, reason) = (shortened(by, BY_MAX), shortened(reason, REASON_MAX));
                 let why = if reason.is_empty() { format!("asked by {by}") } else { format!("{reason} ({by})") };
-                self.set_standby(Some(why));
-                done(format!("{} hands over what it serves, and takes nothing until `ha online`", self.me()))
+                self.set_standby(Some(why), &by, &reason);
+                done(format!("{0} hands over what it serves, and takes nothing until `ha online {0}`", self.me()))
             }
             Ask::Online => {
-                self.set_standby(None);
+                self.set_standby(None, by, reason);
                 done(format!("{} takes part again", self.me()))
             }
             Ask::Drain => {
                 self.draining = true;
-                self.standby = Some(format!("being drained by {by}"));
+                self.standby = Some(format!("being drained by {}", shortened(by, BY_MAX)));
                 self.announce_node();
                 self.dirty.extend(self.entries.keys().cloned());
                 done(format!("{} hands over what it serves; then its agent ends", self.me()))
@@ -169,19 +174,12 @@ impl Engine {
         }
     }
 
-    fn set_standby(&mut self, standby: Option<String>) {
+    fn set_standby(&mut self, standby: Option<String>, by: &str, reason: &str) {
         if self.draining || self.standby == standby {
             return;
         }
-        let what = if standby.is_some() { "standby" } else { "online" };
-        self.tell(
-            None,
-            Happened::Directive {
-                what: what.to_owned(),
-                by: String::from("operator"),
-                reason: standby.clone().unwrap_or_default(),
-            },
-        );
+        let what = if standby.is_some() { "standby" } else { "online" }.to_owned();
+        self.tell(None, Happened::Directive { what, by: by.to_owned(), reason: reason.to_owned() });
         self.standby.clone_from(&standby);
         self.announce_node();
         self.effects.push_back(Effect::RememberStandby(standby));
@@ -193,6 +191,10 @@ impl Engine {
         let not_now = |why: String| Verdict::Done(Err(Refused::NotNow(why)));
         let Some(entry) = self.entries.get(name) else { return not_now(format!("{name} is gone")) };
         let nodes = &entry.life.hierarchy.nodes;
+        if let Some(to) = to.filter(|to| !self.config.contact.nodes.contains(to)) {
+            let known = self.config.contact.nodes.clone();
+            return Verdict::Done(Err(Refused::UnknownNode { name: to.clone(), known }));
+        }
         if let Some(to) = to.filter(|to| !nodes.contains(to)) {
             let list = nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
             return not_now(format!("{to} is not one of the nodes of {name}: expected one of {list}"));
@@ -282,8 +284,8 @@ impl Engine {
         }
         directive.serial += 1;
         directive.author = Some(me);
-        directive.by = by.chars().take(100).collect();
-        directive.reason = reason.chars().take(200).collect();
+        directive.by = shortened(by, BY_MAX);
+        directive.reason = shortened(reason, REASON_MAX);
         entry.directive = directive;
         if let Some(what) = what {
             let told = Happened::Directive { what: what.to_owned(), by: by.to_owned(), reason: reason.to_owned() };
@@ -304,6 +306,10 @@ impl Engine {
         let lasting = Lasting { epoch: entry.life.known, declined, directive: entry.directive.clone() };
         self.effects.push_back(Effect::RememberLasting { hierarchy: name.clone(), lasting });
     }
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }
 
 /// What changed from one directive to a later one, in words.

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hierarchy::suggest::suggest;
 use crate::name::{HierarchyName, NodeName};
 
 /// A request with its author.
@@ -130,7 +131,7 @@ pub enum Reply {
 #[serde(rename_all = "kebab-case")]
 pub enum Refused {
     /// No such hierarchy on the node that was asked.
-    #[error("there is no hierarchy {name:?} on {node}: expected one of {}", join(.known))]
+    #[error("there is no hierarchy {name:?} on {node}: {}", those_there_are(.name.as_str(), .known))]
     UnknownHierarchy {
         /// As it was given.
         name: HierarchyName,
@@ -140,7 +141,7 @@ pub enum Refused {
         known: Vec<HierarchyName>,
     },
     /// No such node in the cluster.
-    #[error("there is no node {name:?} in the cluster: expected one of {}", join(.known))]
+    #[error("there is no node {name:?} in the cluster: {}", those_there_are(.name.as_str(), .known))]
     UnknownNode {
         /// As it was given.
         name: NodeName,
@@ -160,7 +161,39 @@ pub enum Refused {
     },
 }
 
-fn join<T: fmt::Display>(names: &[T]) -> String {
-    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    if names.is_empty() { "none (there are none)".to_owned() } else { names.join(", ") }
+/// So many names are listed.
+const LISTED: usize = 12;
+
+/// What could have been given instead of a name that is unknown.
+fn those_there_are<T: fmt::Display>(name: &str, known: &[T]) -> String {
+    let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+    let listed = known.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let expected = match known.len() {
+        0 => "there are none".to_owned(),
+        count if count > LISTED => format!("expected one of {listed} and {} more", count - LISTED),
+        _ => format!("expected one of {listed}"),
+    };
+    match suggest(name, known.iter().map(String::as_str)) {
+        Some(meant) => format!("{expected}; {meant}"),
+        None => expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_what_was_probably_meant_and_a_list_that_can_be_read() {
+        let name = |text: &str| HierarchyName::new(text).unwrap();
+        let refused = |given: &str, known: Vec<HierarchyName>| {
+            Refused::UnknownHierarchy { name: name(given), node: NodeName::new("alpha").unwrap(), known }.to_string()
+        };
+        let expected = "there is no hierarchy \"mial\" on alpha: expected one of mail, web; did you mean `mail`?";
+        assert_eq!(refused("mial", vec![name("mail"), name("web")]), expected);
+        let many = (0..1_000).map(|i| name(&format!("h{i:04}"))).collect();
+        let expected = "expected one of h0000, h0001, h0002, h0003, h0004, h0005, h0006, h0007, h0008, h0009, h0010, h0011 and 988 more";
+        assert!(refused("database", many).ends_with(expected));
+        assert!(refused("web", Vec::new()).ends_with("there are none"));
+    }
 }

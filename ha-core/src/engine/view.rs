@@ -62,11 +62,7 @@ impl Engine {
         let life = &entry.life;
         let mut reasons = entry.judgement.facts.clone();
         if let Some(detail) = &life.detail {
-            reasons.push(Fact(format!(
-                "phase: {} for {:.0?}: {detail}",
-                life.announced_phase(),
-                now.since(life.since)
-            )));
+            reasons.push(Fact(format!("phase: {}: {detail}", life.announced_phase())));
         }
         HierarchyView {
             name: life.hierarchy.name.clone(),

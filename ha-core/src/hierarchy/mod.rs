@@ -13,7 +13,7 @@ mod outline;
 mod plan;
 mod read;
 mod source;
-mod suggest;
+pub(crate) mod suggest;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -36,7 +36,7 @@ pub struct AreaPlan {
 pub enum Existing {
     /// Refuse, and say what it is.
     Keep,
-    /// Overwrite it. No node may be using it.
+    /// Overwrite it, unless nodes are seen to use it.
     Overwrite,
 }
 
@@ -47,15 +47,18 @@ pub enum AdminError {
     #[error("the device failed: {0}")]
     Io(#[from] IoFailure),
     /// There is a lock area already.
-    #[error("there is lock area {id} of nodes {nodes:?} already: overwrite it only if no node uses it")]
+    #[error("there is a lock area already, {id}, made for {}", names(.nodes))]
     Area {
         /// Which.
         id: AreaId,
         /// Whose.
         nodes: Vec<NodeName>,
     },
+    /// Nodes renew their leases in it: it cannot be overwritten under them.
+    #[error("in use by {}: stop the agents there first", names(.0))]
+    InUse(Vec<NodeName>),
     /// There is something else.
-    #[error("the device holds {0}: choose another one, or overwrite it")]
+    #[error("the device holds {0}")]
     Foreign(&'static str),
     /// The number of nodes or hierarchies is out of range, or a node is named twice.
     #[error("{what} is {value}: expected {expected}")]
@@ -82,11 +85,13 @@ pub enum AdminError {
 
 const CHUNK: u64 = 1 << 20;
 
-/// Makes a lock area at the beginning of the device. Everything in its place is zeroed, the header is written last.
+/// Makes a lock area at the beginning of the device. Everything in its place is zeroed, the header is written last. Where one is to be
+/// overwritten, its slots are watched for two renewals first: one that beats belongs to an agent that runs.
 pub async fn initialise(device: &dyn BlockDevice, plan: AreaPlan, existing: Existing) -> Result<Header, AdminError> {
     let header = check_plan(device, plan)?;
-    if existing == Existing::Keep {
-        refuse_existing(device).await?;
+    match existing {
+        Existing::Keep => refuse_existing(device).await?,
+        Existing::Overwrite => refuse_used(device).await?,
     }
     let end = header.area_len();
     let mut at = 0;
@@ -133,6 +138,15 @@ async fn refuse_existing(device: &dyn BlockDevice) -> Result<(), AdminError> {
     let len = (128 * 1024).min(device.size() / block * block);
     let bytes = device.read(0, len as usize).await?;
     foreign(&bytes).map_or(Ok(()), |what| Err(AdminError::Foreign(what)))
+}
+
+async fn refuse_used(device: &dyn BlockDevice) -> Result<(), AdminError> {
+    // What cannot be read as an area, or is cut off, is used by nobody.
+    let Ok(header) = header(device).await else { return Ok(()) };
+    let nodes = look_twice(device, &header).await?;
+    let beating: Vec<NodeName> =
+        nodes.into_iter().filter(|node| node.seen == NodeSeen::Beating).map(|node| node.node).collect();
+    if beating.is_empty() { Ok(()) } else { Err(AdminError::InUse(beating)) }
 }
 
 /// What is known to lie at these places (see `libblkid`'s superblock probes), or at least that something does.
@@ -216,11 +230,7 @@ pub async fn header(device: &dyn BlockDevice) -> Result<Header, AdminError> {
 /// Looks at the area twice, two renewals apart, and reports. Reads only.
 pub async fn show(device: &dyn BlockDevice) -> Result<AreaReport, AdminError> {
     let header = header(device).await?;
-    let slots = || device.read(header.slots_at(), header.slots_len());
-    let first = decode_slots(&header, &slots().await?);
-    tokio::time::sleep(header.timing.renew() * 2).await;
-    let second = decode_slots(&header, &slots().await?);
-    let nodes = (0..header.nodes.len()).map(|i| node_report(&header, i, &first[i], &second[i])).collect();
+    let nodes = look_twice(device, &header).await?;
     let mut best: BTreeMap<u32, Record> = BTreeMap::new();
     for node in 0..header.nodes.len() {
         let copies = [plane(device, &header, node, Copy2::A).await?, plane(device, &header, node, Copy2::B).await?];
@@ -251,6 +261,15 @@ pub async fn show(device: &dyn BlockDevice) -> Result<AreaReport, AdminError> {
     Ok(AreaReport { header, nodes, hierarchies })
 }
 
+/// What every node's slot shows, and whether it changes within two renewals.
+async fn look_twice(device: &dyn BlockDevice, header: &Header) -> Result<Vec<NodeReport>, IoFailure> {
+    let slots = || device.read(header.slots_at(), header.slots_len());
+    let first = decode_slots(header, &slots().await?);
+    tokio::time::sleep(header.timing.renew() * 2).await;
+    let second = decode_slots(header, &slots().await?);
+    Ok((0..header.nodes.len()).map(|i| node_report(header, i, &first[i], &second[i])).collect())
+}
+
 async fn plane(device: &dyn BlockDevice, header: &Header, node: usize, copy: Copy2) -> Result<Vec<u8>, IoFailure> {
     let len = header.hierarchies as usize * header.block_size as usize;
     device.read(header.record_at(node, copy, 0), len).await
@@ -278,19 +297,47 @@ impl fmt::Display for AreaReport {
         let h = &self.header;
         writeln!(f, "lock area {}: blocks of {} bytes, room for {} hierarchies", h.id, h.block_size, h.hierarchies)?;
         writeln!(f, "timing: {}", h.timing)?;
+        writeln!(f)?;
+        let width = self.nodes.iter().map(|node| node.node.as_str().len()).max().unwrap_or_default();
         for node in &self.nodes {
-            write!(f, "node {:<16} {:?}", node.node, node.seen)?;
+            write!(f, "node {:<width$}  {}", node.node.as_str(), node.seen)?;
             if let Some((boot, incarnation, beat)) = &node.life {
-                write!(f, ", boot {boot}, incarnation {incarnation}, beat {beat}")?;
+                write!(f, "; boot {boot}, incarnation {incarnation}, beat {beat}")?;
             }
             writeln!(f)?;
         }
+        writeln!(f)?;
+        if self.hierarchies.is_empty() {
+            writeln!(f, "no hierarchy was ever claimed in it")?;
+        }
+        let width = self.hierarchies.iter().map(|one| one.name.as_str().len()).max().unwrap_or_default();
         for one in &self.hierarchies {
-            let owner = one.owner.as_ref().map_or("nobody", NodeName::as_str);
-            writeln!(f, "hierarchy {:<16} record {}, epoch {}, owned by {owner}", one.name, one.number, one.epoch)?;
+            let owner = one.owner.as_ref().map_or("owned by nobody".to_owned(), |owner| format!("owned by {owner}"));
+            let name = one.name.as_str();
+            write!(f, "hierarchy {name:<width$}  {owner}, epoch {}, record {}", one.epoch, one.number)?;
+            if one.failures.count > 0 {
+                write!(f, ", early failures on successive tenures: {}", one.failures.count)?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
+}
+
+impl fmt::Display for NodeSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NodeSeen::Never => "has never used it",
+            NodeSeen::Beating => "uses it",
+            NodeSeen::Still => "has stopped renewing its lease without a goodbye",
+            NodeSeen::Left => "has left it in order",
+            NodeSeen::Broken => "cannot be read: both copies of its slot are broken",
+        })
+    }
+}
+
+fn names(nodes: &[NodeName]) -> String {
+    nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// A place in the area.
@@ -399,6 +446,32 @@ mod tests {
         let report = show(&device).await.unwrap();
         assert!(report.nodes.iter().all(|n| n.seen == NodeSeen::Never) && report.hierarchies.is_empty());
         assert_eq!(verify(&device).await.unwrap(), Vec::new());
+    }
+
+    #[tokio::test]
+    async fn an_area_that_beats_is_not_overwritten() {
+        let device = Arc::new(Memory::new(512, 1 << 20));
+        let header = initialise(&*device, plan(), Existing::Keep).await.unwrap();
+        let slot = |beat| {
+            let (boot, incarnation, ages) = (BootId([3; 16]), Incarnation(1), vec![0, u32::MAX]);
+            Slot { seq: beat, boot, incarnation, beat, state: SlotState::Up, ages }.encode(&header, 1)
+        };
+        device.write(header.slot_at(1, Copy2::A), slot(1)).await.unwrap();
+        let beats = {
+            let (device, at, next) = (device.clone(), header.slot_at(1, Copy2::B), slot(2));
+            async move {
+                tokio::time::sleep(plan().timing.renew()).await;
+                device.write(at, next).await.unwrap();
+            }
+        };
+        // In this order: the beat is written before the second look, however late both are.
+        let ((), refused) = tokio::join!(beats, initialise(&*device, plan(), Existing::Overwrite));
+        assert_eq!(refused.unwrap_err().to_string(), "in use by beta: stop the agents there first");
+        let report = show(&*device).await.unwrap();
+        assert_eq!(report.nodes[1].seen, NodeSeen::Still);
+        let shown = report.to_string();
+        assert!(shown.contains("node alpha  has never used it\nnode beta   has stopped renewing its lease"), "{shown}");
+        initialise(&*device, plan(), Existing::Overwrite).await.unwrap();
     }
 
     #[tokio::test]

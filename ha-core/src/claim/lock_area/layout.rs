@@ -31,7 +31,21 @@ const KIND_RECORD: u8 = 3;
 
 /// Which area: 128 bits, drawn when the area is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+#[serde(from = "BootId", into = "BootId")]
 pub struct AreaId(pub [u8; 16]);
+
+// Both are 128 bits that are written as hexadecimal digits.
+impl From<BootId> for AreaId {
+    fn from(bits: BootId) -> Self {
+        AreaId(bits.0)
+    }
+}
+
+impl From<AreaId> for BootId {
+    fn from(id: AreaId) -> Self {
+        BootId(id.0)
+    }
+}
 
 impl std::fmt::Display for AreaId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -48,14 +48,14 @@ fn a_switchover_to_where_it_cannot_go_changes_nothing() {
     let said = cluster.refused(BETA, moved(GAMMA));
     assert!(said.contains("gamma cannot take web: it is in standby"), "{said}");
     let said = cluster.refused(BETA, moved("delta"));
-    assert!(said.contains("delta is not one of the nodes of web: expected one of alpha, beta, gamma"), "{said}");
+    assert!(said.contains("there is no node \"delta\" in the cluster: expected one of alpha, beta, gamma"), "{said}");
     cluster.power_off(GAMMA);
     cluster.run(secs(3));
     let said = cluster.refused(ALPHA, moved(GAMMA));
     assert!(said.contains("not in contact"), "{said}");
     assert_eq!(cluster.events(ALPHA, "web"), [""; 0]);
     let said = cluster.refused(ALPHA, Ask::Stop { hierarchy: hier("wbe") });
-    assert_eq!(said, "there is no hierarchy \"wbe\" on alpha: expected one of web");
+    assert_eq!(said, "there is no hierarchy \"wbe\" on alpha: expected one of web; did you mean `web`?");
 }
 
 #[test]
