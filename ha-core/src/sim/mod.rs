@@ -13,6 +13,7 @@ mod clock;
 mod disk;
 mod draws;
 mod liveness;
+pub mod model;
 mod network;
 mod node;
 mod observer;

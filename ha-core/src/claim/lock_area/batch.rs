@@ -27,14 +27,14 @@ const SCAN: u32 = 256;
 const MOST_ROUNDS: u32 = 12;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Promise,
     Accept,
     Commit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Scan { to: u32 },
     Look,
     Slots,
@@ -43,25 +43,27 @@ enum Step {
     Pause(Time),
 }
 
-struct Work {
-    attempt: Attempt,
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub(super) attempt: Attempt,
     running: bool,
     request: Option<RequestId>,
 }
 
 /// One batch.
+#[derive(Clone, Debug)]
 pub(super) struct Job {
-    term: u64,
+    pub(super) term: u64,
     requests: Vec<(RequestId, Request)>,
-    step: Step,
+    pub(super) step: Step,
     naming: bool,
-    work: BTreeMap<u32, Work>,
+    pub(super) work: BTreeMap<u32, Work>,
     inspects: Vec<(RequestId, u32)>,
     leave: Option<RequestId>,
     pending: usize,
-    data: BTreeMap<u64, Vec<u8>>,
+    pub(super) data: BTreeMap<u64, Vec<u8>>,
     failed: Option<String>,
-    rounds: u32,
+    pub(super) rounds: u32,
     preempted: bool,
 }
 

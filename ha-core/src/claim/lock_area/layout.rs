@@ -145,7 +145,7 @@ pub enum Copy2 {
 }
 
 impl Copy2 {
-    pub(super) const BOTH: [Copy2; 2] = [Copy2::A, Copy2::B];
+    pub(crate) const BOTH: [Copy2; 2] = [Copy2::A, Copy2::B];
 
     pub(super) fn index(self) -> usize {
         self as usize

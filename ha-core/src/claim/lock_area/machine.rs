@@ -142,6 +142,7 @@ pub struct Config {
     pub seed: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Io {
     LeaseWrite,
     LeaseRead(Time),
@@ -151,6 +152,7 @@ pub(super) enum Io {
 }
 
 /// The machine.
+#[derive(Clone, Debug)]
 pub struct Machine {
     pub(super) header: Header,
     pub(super) me: Me,
@@ -168,10 +170,10 @@ pub struct Machine {
     pub(super) settle_at: Time,
     pub(super) job: Option<Job>,
     pub(super) effects: VecDeque<Effect>,
-    ios: BTreeMap<Tag, Io>,
-    next_tag: u64,
-    rng: u64,
-    news: LeaseNews,
+    pub(super) ios: BTreeMap<Tag, Io>,
+    pub(super) next_tag: u64,
+    pub(super) rng: u64,
+    pub(super) news: LeaseNews,
 }
 
 impl Machine {

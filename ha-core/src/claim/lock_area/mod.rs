@@ -12,6 +12,8 @@ mod lease;
 pub mod machine;
 pub mod memory;
 mod paxos;
+#[cfg(feature = "sim")]
+pub(crate) mod supposed;
 pub mod timing;
 
 pub use admin::{AdminError, AreaPlan, AreaReport, Existing, Finding};
@@ -22,7 +24,5 @@ pub use timing::{LeaseTiming, TimingError};
 
 #[cfg(test)]
 mod area_tests;
-#[cfg(test)]
-mod model_tests;
 #[cfg(test)]
 mod sim_tests;

@@ -1,7 +1,7 @@
 //! One instance after the other for one record: Disk Paxos (Gafni & Lamport, "Disk Paxos", 2003) with a single disk.
 //!
 //! Decides what this node's record says next, given what the other nodes' records say. Leaves to [`super::batch`] to write
-//! and to read, and to [`super::lease`] who has expired. The model check in the tests drives exactly these functions.
+//! and to read, and to [`super::lease`] who has expired. The model checker runs whole machines over it.
 
 use super::layout::{Committed, Failures, Ownership, Record, Value};
 use crate::claim::Beliefs;
@@ -59,14 +59,6 @@ pub(super) struct Me {
     pub(super) nodes: u8,
 }
 
-/// Rules that a test can switch off, to see that its check notices.
-#[cfg(test)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Flaw {
-    IgnoreBallots,
-    IgnoreAccepted,
-}
-
 /// One node's work on one record, from a wish to its outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
@@ -80,8 +72,6 @@ pub(super) struct Attempt {
     heard: (u64, u64),
     ballot: u64,
     wanted: Option<Value>,
-    #[cfg(test)]
-    pub(super) flaw: Option<Flaw>,
 }
 
 impl Attempt {
@@ -94,18 +84,9 @@ impl Attempt {
             own,
             ballot: 0,
             wanted: None,
-            #[cfg(test)]
-            flaw: None,
         };
         attempt.hear(&attempt.own.clone());
         attempt
-    }
-
-    /// All that its further course depends on, but for the wish.
-    #[cfg(test)]
-    pub(super) fn fingerprint(&self, hasher: &mut impl std::hash::Hasher) {
-        use std::hash::Hash;
-        (&self.me, &self.own, &self.known, &self.heard, &self.ballot, &self.wanted).hash(hasher);
     }
 
     /// The same wish, from the own record as it was found on disk.
@@ -206,8 +187,6 @@ impl Attempt {
             .chain((self.own.bal > 0).then_some(&self.own))
             .max_by_key(|r| r.bal)
             .and_then(|r| r.value.clone());
-        #[cfg(test)]
-        let best = best.filter(|_| self.flaw != Some(Flaw::IgnoreAccepted));
         self.own.value = best.or_else(|| self.wanted.clone());
         self.own.bal = self.ballot;
         Next::Write
@@ -244,10 +223,6 @@ impl Attempt {
         self.learn(others);
         if self.known.instance >= self.own.instance {
             return Some(Next::Again { preempted: false });
-        }
-        #[cfg(test)]
-        if self.flaw == Some(Flaw::IgnoreBallots) {
-            return None;
         }
         (self.heard > (self.own.instance, self.ballot)).then_some(Next::Again { preempted: true })
     }
