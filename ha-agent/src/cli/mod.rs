@@ -10,6 +10,7 @@ mod history;
 mod keys;
 mod lock_area;
 mod reload;
+pub(crate) mod replay;
 mod run;
 mod shown;
 mod wait;
@@ -75,6 +76,8 @@ pub(crate) enum Cmd {
     History(history::HistoryArgs),
     /// Show what happened on this node
     Events(history::EventsArgs),
+    /// Go again through what the agent was told and decided, with the reasons; works without the agent, on any machine
+    Replay(replay::ReplayArgs),
     /// Find every mistake in the files, and what would go wrong at run time; changes nothing
     Check(check::CheckArgs),
     /// Go over to the files as they are now; shows first what that changes
@@ -121,6 +124,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Cmd::Completions(args) => Ok(completions::print(&args)),
         Cmd::Keys(args) => keys::keys(&args),
+        Cmd::Replay(args) => replay::replay(&place.config, &args),
         Cmd::Run(args) => crate::daemon::run(&place.config, args.node, args.boot_id),
         Cmd::Demo(args) => in_runtime(crate::demo::demo(&args)),
         Cmd::LockArea(args) => in_runtime(lock_area::lock_area(&place.config, args)),
@@ -144,6 +148,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Events(args) => history::events(&client, &args).await,
                 Cmd::Completions(_)
                 | Cmd::Keys(_)
+                | Cmd::Replay(_)
                 | Cmd::LockArea(_)
                 | Cmd::Run(_)
                 | Cmd::Warden(_)

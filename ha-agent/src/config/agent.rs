@@ -10,7 +10,7 @@ use ha_core::hierarchy::{Diagnostics, Fields, Source, Value, read_value};
 use ha_core::name::{LockAreaName, NodeName};
 use ha_core::time::Span;
 
-use super::{AreaSettings, Config, LogFormat, LogSettings, NodeSettings, WardenAct, WatchdogSettings};
+use super::{AreaSettings, Config, FlightSettings, LogFormat, LogSettings, NodeSettings, WardenAct, WatchdogSettings};
 use crate::api::SocketOptions;
 
 /// Where nothing else is configured.
@@ -19,6 +19,8 @@ const STATE_DIR: &str = "/var/lib/ha";
 const LOG_DIR: &str = "/var/log/ha";
 /// The shortest that common hardware watchdogs keep reliably.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(2);
+/// All files of the flight recorder together.
+const FLIGHT_MEBIBYTES: u64 = 64;
 const WARDEN_MARGIN: Duration = Duration::from_millis(500);
 
 const A_TIME: &str = "a length of time such as \"500ms\"";
@@ -54,6 +56,8 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         if max_recoveries == Some(0) {
             fields.problem("max_recoveries", "max_recoveries is 0: expected at least 1", None);
         }
+        let ring = FlightSettings::Ring { mebibytes: FLIGHT_MEBIBYTES };
+        let flight_recorder = fields.value("flight_recorder").map_or(Some(ring), read_flight_recorder);
         fields.finish();
         Some(Config {
             cluster: cluster?,
@@ -68,6 +72,7 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
             socket: socket?,
             log: log?,
             max_recoveries,
+            flight_recorder: flight_recorder?,
         })
     })
 }
@@ -236,6 +241,28 @@ fn read_watchdog(value: Value<'_>) -> Option<WatchdogSettings> {
     };
     fields.finish();
     read
+}
+
+fn read_flight_recorder(value: Value<'_>) -> Option<FlightSettings> {
+    let (kind, mut fields) = value.variant("`Ring(mebibytes: 64)` or `Off`")?;
+    let read = match kind {
+        "Ring" => {
+            let mebibytes = fields.or("mebibytes", "a whole number, 4 to 65536", FLIGHT_MEBIBYTES);
+            if !(4..=65536).contains(&mebibytes) {
+                let message = format!("mebibytes is {mebibytes}: expected 4 to 65536");
+                fields.problem("mebibytes", &message, Some("`flight_recorder: Off` records nothing".to_owned()));
+                return None;
+            }
+            FlightSettings::Ring { mebibytes }
+        }
+        "Off" => FlightSettings::Off,
+        other => {
+            value.unknown_name("flight recorder", other, &["Ring", "Off"]);
+            return None;
+        }
+    };
+    fields.finish();
+    Some(read)
 }
 
 fn read_act(value: Value<'_>) -> Option<WardenAct> {

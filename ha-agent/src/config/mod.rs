@@ -47,6 +47,20 @@ pub(crate) struct Config {
     pub(crate) log: LogSettings,
     /// So many hierarchies start at once.
     pub(crate) max_recoveries: Option<usize>,
+    /// What is kept to be replayed.
+    pub(crate) flight_recorder: FlightSettings,
+}
+
+/// What is kept of what the agent was told and did, to be replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlightSettings {
+    /// The latest, so many MiB of it, in `flight/` of the state directory.
+    Ring {
+        /// All files together.
+        mebibytes: u64,
+    },
+    /// Nothing.
+    Off,
 }
 
 /// A node of the cluster.
@@ -214,6 +228,11 @@ fn fits(config: &Config, loaded: &Loaded<Builtin>, diagnostics: &mut Diagnostics
 }
 
 impl Config {
+    /// Where the flight recorder's files are.
+    pub(crate) fn flight_dir(&self) -> PathBuf {
+        self.state_dir.join("flight")
+    }
+
     /// The settings of a node.
     pub(crate) fn node(&self, name: &NodeName) -> Option<&NodeSettings> {
         self.nodes.iter().find(|n| n.name == *name)

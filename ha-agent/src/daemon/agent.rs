@@ -135,6 +135,7 @@ fn needs_restart(now: &Config, file: &Config) -> Vec<String> {
         ("socket", now.socket != file.socket),
         ("log", now.log != file.log),
         ("max_recoveries", now.max_recoveries != file.max_recoveries),
+        ("flight_recorder", now.flight_recorder != file.flight_recorder),
     ];
     parts.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect()
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use ha_core::driver::{Ended, Node};
+use ha_core::driver::{Ended, FlightFiles, Node};
 use ha_core::hierarchy::Loaded;
 use ha_core::name::{BootId, NodeName};
 use ha_resources::kinds::Builtin;
@@ -26,7 +26,7 @@ use self::agent::Running;
 use self::lock_file::LockFile;
 use self::parts::Ground;
 use crate::api::{self, Agent, ReloadMode};
-use crate::config::{self, Config};
+use crate::config::{self, Config, FlightSettings};
 use crate::exit::{Exit, Failure};
 
 /// The engine's loop and the channels need no more; resources run in processes of their own.
@@ -114,6 +114,11 @@ async fn live(
     }
     if let Some(max) = config.max_recoveries {
         builder = builder.max_recoveries(max);
+    }
+    if let FlightSettings::Ring { mebibytes } = config.flight_recorder {
+        let total_bytes = mebibytes << 20;
+        let segment_bytes = (total_bytes / 64).clamp(256 << 10, 4 << 20);
+        builder = builder.flight_recorder(FlightFiles { directory: config.flight_dir(), total_bytes, segment_bytes });
     }
     for area in &config.lock_areas {
         if let (Some(timing), Ok(channel)) = (area.channel, ha_core::name::ChannelName::new(area.name.as_str())) {

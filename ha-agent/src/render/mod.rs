@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod golden;
+pub(crate) mod replay;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod why;
