@@ -149,8 +149,11 @@ pub(crate) fn replay(config: &Path, args: &ReplayArgs) -> Result<Exit, Failure> 
 fn configured(config: &Path) -> Result<PathBuf, Failure> {
     match crate::config::read(config).config {
         Some(config) => Ok(config.flight_dir()),
-        None => Err(Failure::new(Exit::BadInput, format!("no recording is named, and {} has no agent.ron that tells where they are", config.display()))
-            .help("`ha replay PATH` takes a recording, or a directory of them, from any machine")),
+        None => Err(Failure::new(
+            Exit::BadInput,
+            format!("no recording is named, and {} has no agent.ron that tells where they are", config.display()),
+        )
+        .help("`ha replay PATH` takes a recording, or a directory of them, from any machine")),
     }
 }
 
@@ -161,8 +164,11 @@ fn recordings(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     let files = FlightFiles::list(path).map_err(unreadable)?;
     if files.is_empty() {
-        return Err(Failure::new(Exit::BadInput, format!("{} has no recordings (files such as 00000001.rec)", path.display()))
-            .help("the agent records unless agent.ron says `flight_recorder: Off`"));
+        return Err(Failure::new(
+            Exit::BadInput,
+            format!("{} has no recordings (files such as 00000001.rec)", path.display()),
+        )
+        .help("the agent records unless agent.ron says `flight_recorder: Off`"));
     }
     Ok(files)
 }

@@ -118,13 +118,21 @@ pub(crate) fn step(engine: &Engine, step: &Step) -> String {
     }
     let sent = step.effects.iter().filter(|e| e.is_routine()).count();
     if sent > 0 {
-        let what = if sent == 1 { "1 message, monitor or renewal".to_owned() } else { format!("{sent} messages, monitors or renewals") };
+        let what = if sent == 1 {
+            "1 message, monitor or renewal".to_owned()
+        } else {
+            format!("{sent} messages, monitors or renewals")
+        };
         let _ = writeln!(out, "    {}", styled(DIM, format!("→ {what}")));
     }
     match &step.agreement {
         Agreement::Same => {}
         Agreement::NotRecorded => {
-            let _ = writeln!(out, "    {}", styled(WARN, "the recording ends with this call: what it led to then is not known"));
+            let _ = writeln!(
+                out,
+                "    {}",
+                styled(WARN, "the recording ends with this call: what it led to then is not known")
+            );
         }
         Agreement::Details { recorded, now } => {
             let what = format!("the same was decided, with other details (recorded {recorded:08x}, now {now:08x})");
@@ -201,15 +209,23 @@ pub(crate) fn summary(summary: &Summary) -> String {
     let mut out = String::new();
     let calls = grouped(summary.calls);
     let by = summary.recorded_by.join(", ");
-    let versions =
-        if summary.ours() { format!("version {SOFTWARE}, as recorded") } else { format!("recorded by {by}, this is {SOFTWARE}") };
+    let versions = if summary.ours() {
+        format!("version {SOFTWARE}, as recorded")
+    } else {
+        format!("recorded by {by}, this is {SOFTWARE}")
+    };
     let other = summary.differing + summary.differing_details + summary.differing_states;
     if summary.calls == 0 && summary.damaged > 0 {
         let _ = writeln!(out, "{}", styled(BAD, "nothing could be replayed"));
     } else if other == 0 {
-        let _ = writeln!(out, "{}", styled(GOOD, format!("{calls} calls made again: every decision is the same ({versions})")));
+        let _ = writeln!(
+            out,
+            "{}",
+            styled(GOOD, format!("{calls} calls made again: every decision is the same ({versions})"))
+        );
     } else {
-        let at = summary.first_difference.as_ref().map_or_else(String::new, |(n, t)| format!(", first at call {n}, {t}"));
+        let at =
+            summary.first_difference.as_ref().map_or_else(String::new, |(n, t)| format!(", first at call {n}, {t}"));
         let what = format!(
             "{calls} calls made again: {} led to other decisions, {} to other details, {} states differ{at} ({versions})",
             grouped(summary.differing),
@@ -224,7 +240,8 @@ pub(crate) fn summary(summary: &Summary) -> String {
         let _ = writeln!(out, "{}", styled(WARN, what));
     }
     if summary.damaged > 0 {
-        let _ = writeln!(out, "{}", styled(BAD, format!("{} recordings could not be used to their end", summary.damaged)));
+        let _ =
+            writeln!(out, "{}", styled(BAD, format!("{} recordings could not be used to their end", summary.damaged)));
     }
     out
 }
