@@ -1,6 +1,7 @@
 //! Many hierarchies on few nodes.
 
 use super::*;
+use crate::claim::{LeaseNews, PeerOnStorage};
 
 fn many(count: usize, nodes: &[&str]) -> Vec<Hierarchy> {
     (0..count)
@@ -69,4 +70,51 @@ fn an_idle_node_does_no_work_per_hierarchy() {
     }
     assert!(cluster.machines.values().all(|m| m.events.is_empty()));
     assert!(cluster.now > now && beats <= 2);
+}
+
+/// What two nodes do within an idle minute that serve so many hierarchies on one lease, of which each has a half. Their operators ask for
+/// monitors once a day.
+fn idle_minute(count: usize) -> Work {
+    let mut hierarchies = many(count, &[ALPHA, BETA]);
+    for (i, hierarchy) in hierarchies.iter_mut().enumerate() {
+        hierarchy.resources[0].monitor.every = secs(86_400);
+        hierarchy.nodes.rotate_left(i % 2);
+    }
+    let mut cluster = Cluster::new(hierarchies);
+    cluster.lease = Some("main".to_owned());
+    cluster.power_on_all(&[ALPHA, BETA]);
+    renew_for(&mut cluster, 120);
+    assert!(all_served(&cluster) && cluster.serves(ALPHA, "h0000") && cluster.serves(BETA, "h0001"));
+    cluster.work = Work::default();
+    cluster.forget_events();
+    renew_for(&mut cluster, 60);
+    assert!(cluster.machines.values().all(|machine| machine.events.is_empty()));
+    cluster.work
+}
+
+/// Time passes, and every half second each node's lease is renewed and shows the other's slot beating.
+fn renew_for(cluster: &mut Cluster, seconds: u64) {
+    for _ in 0..2 * seconds {
+        for (me, other) in [(ALPHA, BETA), (BETA, ALPHA)] {
+            let (since, boot) = (cluster.now, BootId([1; 16]));
+            let peers = BTreeMap::from([(node(other), PeerOnStorage::Beating { since, boot })]);
+            let news = LeaseNews { until: Some(cluster.now + secs(4)), lapsed: 0, peers, trouble: None };
+            cluster.input(me, Input::Lease { lease: "main".to_owned(), news });
+        }
+        cluster.run(ms(500));
+    }
+}
+
+/// As often woken, as many effects and messages, of the same size.
+#[test]
+fn an_idle_node_costs_the_same_whatever_it_serves() {
+    let ten = idle_minute(10);
+    // A beat every 100 ms to the other node, and nothing else.
+    assert!((1_200..1_300).contains(&ten.messages) && ten.effects == ten.messages, "{ten:?}");
+    assert!(ten.message_bytes as u64 / ten.messages < 200, "{ten:?}");
+    let thousand = idle_minute(1_000);
+    assert_eq!(Work { message_bytes: ten.message_bytes, ..thousand }, ten);
+    // A beat names two versions, and a number that is a hundred times as great takes a byte more.
+    let more = thousand.message_bytes - ten.message_bytes;
+    assert!(more as u64 <= 2 * ten.messages, "{thousand:?}");
 }

@@ -150,6 +150,16 @@ struct Cluster {
     commands: u64,
     served: BTreeMap<HierarchyName, Epoch>,
     steps: u64,
+    work: Work,
+}
+
+/// How much the engines of a cluster had to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Work {
+    timeouts: u64,
+    effects: u64,
+    messages: u64,
+    message_bytes: usize,
 }
 
 impl Cluster {
@@ -173,6 +183,7 @@ impl Cluster {
             commands: 0,
             served: BTreeMap::new(),
             steps: 0,
+            work: Work::default(),
         }
     }
 
@@ -424,6 +435,7 @@ impl Cluster {
             let Some(engine) = self.machines.get_mut(&name).and_then(|m| m.engine.as_mut()) else { continue };
             if engine.next_deadline().is_some_and(|at| at <= next) {
                 engine.call(next, Call::Timeout);
+                self.work.timeouts += 1;
                 self.carry(&name);
             }
         }
@@ -564,6 +576,13 @@ impl Cluster {
     /// Carries out what an engine wants done.
     fn carry(&mut self, name: &NodeName) {
         while let Some(effect) = self.machines.get_mut(name).and_then(|m| m.engine.as_mut()?.poll_effect()) {
+            self.work.effects += 1;
+            if let Effect::Send(transmit) = &effect {
+                let mut bytes = Vec::new();
+                transmit.message.encode(&mut bytes);
+                self.work.messages += 1;
+                self.work.message_bytes += bytes.len();
+            }
             self.effect(name, effect);
         }
         if let Some(engine) = self.machines.get_mut(name).and_then(|m| m.engine.as_mut()) {
