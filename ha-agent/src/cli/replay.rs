@@ -174,7 +174,7 @@ fn recordings(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(file).map_err(|e| Failure::new(Exit::System, format!("{}: {e}", file.display())))
+    FlightFiles::read(file).map_err(|e| Failure::new(Exit::System, format!("{}: {e}", file.display())))
 }
 
 /// Any segment can be the first: what is too early is not gone through at all.
@@ -182,7 +182,7 @@ fn first_of_interest(files: &[PathBuf], args: &ReplayArgs) -> usize {
     let Some(around) = args.around else { return 0 };
     let window = i128::try_from(args.window.0.as_nanos()).unwrap_or(i128::MAX);
     let begins_before = |file: &PathBuf| {
-        let bytes = fs::read(file).ok()?;
+        let bytes = FlightFiles::read(file).ok()?;
         let (header, ..) = Records::open(&bytes).ok()?;
         Some(around.from(header.at, header.wall_ns) <= -window)
     };

@@ -6,9 +6,12 @@
 //! What was handed to the kernel survives a crash of the agent. For a crash of the machine, a file is synced when it is full, and
 //! within a second after something was decided; beats alone wait for the kernel's own writeback, so that an idle node does not
 //! keep its disk awake.
+//!
+//! A segment is packed (gzip, RFC 1952) when the next one begins: four of them then take the room of one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -25,6 +31,10 @@ use crate::record::flight::{Limits, Piece, Sink};
 /// So much waits for the disk at most; more is lost.
 const QUEUE_BYTES: usize = 16 << 20;
 const QUEUE_PIECES: usize = 4096;
+/// How a packed file begins (RFC 1952, section 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// What is larger than this when unpacked is none of ours.
+const UNPACKED_MAX: u64 = 1 << 30;
 /// What was decided is on the disk within this.
 const SYNC_WITHIN: Duration = Duration::from_secs(1);
 /// After an error of the disk it is left alone for so long.
@@ -55,19 +65,60 @@ impl FlightFiles {
 
     /// The recordings in a directory, the oldest first.
     pub fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut files: Vec<(u64, PathBuf)> = Vec::new();
+        let mut files: BTreeMap<u64, PathBuf> = BTreeMap::new();
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
-            files.extend(number(&path).map(|n| (n, path)));
+            // A machine that stopped between packing and removing left both.
+            if let Some(number) = number(&path)
+                && (is_packed(&path) || !files.contains_key(&number))
+            {
+                files.insert(number, path);
+            }
         }
-        files.sort();
-        Ok(files.into_iter().map(|(_, path)| path).collect())
+        Ok(files.into_values().collect())
+    }
+
+    /// The bytes of a segment, unpacked.
+    pub fn read(file: &Path) -> io::Result<Vec<u8>> {
+        let bytes = fs::read(file)?;
+        if !bytes.starts_with(&GZIP) {
+            return Ok(bytes);
+        }
+        let mut unpacked = Vec::new();
+        GzDecoder::new(&*bytes).take(UNPACKED_MAX).read_to_end(&mut unpacked)?;
+        Ok(unpacked)
     }
 }
 
 fn number(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
-    name.strip_suffix(".rec")?.parse().ok()
+    name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".rec")?.parse().ok()
+}
+
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "gz")
+}
+
+/// Packs every segment that is not. One that cannot be packed, for want of room, stays as it is.
+fn pack_all(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if number(&path).is_some() && !is_packed(&path) {
+            let packed = path.with_extension("rec.gz");
+            let fresh = path.with_extension("new");
+            let done = if packed.exists() { Ok(()) } else { pack(&path, &fresh, &packed) };
+            let _ = fs::remove_file(if done.is_ok() { &path } else { &fresh });
+        }
+    }
+    Ok(())
+}
+
+fn pack(path: &Path, fresh: &Path, packed: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(fresh)?;
+    let mut encoder = GzEncoder::new(BufWriter::new(file), Compression::default());
+    io::copy(&mut File::open(path)?, &mut encoder)?;
+    encoder.finish()?.into_inner()?.sync_data()?;
+    fs::rename(fresh, packed)
 }
 
 /// What the engine's side and the writer both look at.
@@ -207,6 +258,7 @@ impl Writer {
     fn create(&self, bytes: usize) -> io::Result<File> {
         let directory = &self.files.directory;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        pack_all(directory)?;
         let files = FlightFiles::list(directory)?;
         let sizes: Vec<u64> = files.iter().map(|f| fs::metadata(f).map_or(0, |m| m.len())).collect();
         let mut total: u64 = sizes.iter().sum::<u64>() + self.files.segment_bytes.max(bytes as u64);
@@ -247,12 +299,29 @@ mod tests {
 
     use super::*;
 
-    fn segment(length: usize) -> Piece {
-        Piece::Segment(vec![7; length])
+    /// Bytes that cannot be packed any smaller (xorshift64, Marsaglia 2003).
+    fn noise(seed: u64, length: usize) -> Vec<u8> {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let next = |()| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as u8
+        };
+        std::iter::repeat_n((), length).map(next).collect()
     }
 
-    fn more(length: usize) -> Piece {
-        Piece::More { bytes: vec![8; length], decided: true }
+    fn segment(seed: u64) -> Piece {
+        Piece::Segment(noise(seed, 600))
+    }
+
+    fn more(seed: u64) -> Piece {
+        Piece::More { bytes: noise(seed + 1000, 400), decided: true }
+    }
+
+    fn names(files: &FlightFiles) -> Vec<String> {
+        let list = FlightFiles::list(&files.directory).unwrap();
+        list.iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect()
     }
 
     #[tokio::test]
@@ -262,24 +331,24 @@ mod tests {
             FlightFiles { total_bytes: 5000, segment_bytes: 1000, ..FlightFiles::new(directory.path().join("flight")) };
         let (inputs, _inbox) = unbounded_channel();
         let (mut sink, writing) = start(files.clone(), inputs).unwrap();
-        for _ in 0..20 {
-            assert!(sink.put(segment(600)) && sink.put(more(400)));
+        for seed in 1..=20 {
+            assert!(sink.put(segment(seed)) && sink.put(more(seed)));
         }
         drop(sink);
         writing.finish().await;
-        let names = |files: &FlightFiles| -> Vec<String> {
-            let list = FlightFiles::list(&files.directory).unwrap();
-            list.iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect()
-        };
-        assert_eq!(names(&files), ["00000016.rec", "00000017.rec", "00000018.rec", "00000019.rec", "00000020.rec"]);
+        assert_eq!(names(&files), ["00000017.rec.gz", "00000018.rec.gz", "00000019.rec.gz", "00000020.rec"]);
+        let whole = |seed| [noise(seed, 600), noise(seed + 1000, 400)].concat();
+        let list = FlightFiles::list(&files.directory).unwrap();
+        for (file, seed) in list.iter().zip(17..) {
+            assert_eq!(FlightFiles::read(file).unwrap(), whole(seed), "{}", file.display());
+        }
         // A later life goes on in the same ring.
         let (inputs, _inbox) = unbounded_channel();
         let (mut sink, writing) = start(files.clone(), inputs).unwrap();
-        assert!(sink.put(segment(10)));
+        assert!(sink.put(segment(21)));
         drop(sink);
         writing.finish().await;
-        assert_eq!(names(&files).last().unwrap(), "00000021.rec");
-        assert_eq!(fs::read(files.directory.join("00000020.rec")).unwrap(), [vec![7; 600], vec![8; 400]].concat());
+        assert_eq!(names(&files)[2..], ["00000020.rec.gz", "00000021.rec"]);
     }
 
     #[tokio::test]
@@ -289,11 +358,11 @@ mod tests {
         fs::write(&blocked, "a file where the directory should be").unwrap();
         let (inputs, mut inbox) = unbounded_channel();
         let (mut sink, writing) = start(FlightFiles::new(&blocked), inputs).unwrap();
-        sink.put(segment(600));
+        sink.put(segment(1));
         let Some(Input::Trouble { part, trouble: Some(what) }) = inbox.recv().await else { panic!("no trouble told") };
         assert_eq!(part, "flight recorder");
         assert!(what.contains(blocked.to_str().unwrap()), "{what}");
-        assert!(!sink.ready() && !sink.put(segment(600)), "not before the disk is tried again");
+        assert!(!sink.ready() && !sink.put(segment(2)), "not before the disk is tried again");
         drop(sink);
         writing.finish().await;
         assert!(inbox.try_recv().is_err(), "told once");
