@@ -47,7 +47,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 pub struct FlightFiles {
     /// The directory, made if it is not there. Of one node alone.
     pub directory: PathBuf,
-    /// All files together, in bytes; the oldest go when it would be more. Default 64 MiB. At least two segments are kept.
+    /// All files together, in bytes; the oldest go when it would be more, or when the disk is full. Default 64 MiB.
     pub total_bytes: u64,
     /// One file, in bytes, unless the state that it begins with makes it larger. Default 1 MiB.
     pub segment_bytes: u64,
@@ -278,6 +278,9 @@ impl Writer {
         self.file = None;
         self.unsynced = None;
         self.shared.failing.store(true, Ordering::Relaxed);
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            self.give_way();
+        }
         let first = self.failed.is_none();
         self.failed = Some(Instant::now());
         if first {
@@ -285,6 +288,20 @@ impl Writer {
             self.tell(Some(format!(
                 "{directory}: {error}; what happens now cannot be replayed; tried again all the time"
             )));
+        }
+    }
+
+    /// On a full disk what must be written goes before what was: the oldest recordings are removed, two segments' worth each time, but
+    /// for the latest.
+    fn give_way(&self) {
+        let files = FlightFiles::list(&self.files.directory).unwrap_or_default();
+        let mut freed = 0;
+        for file in files.iter().take(files.len().saturating_sub(1)) {
+            if freed >= 2 * self.files.segment_bytes {
+                break;
+            }
+            freed += fs::metadata(file).map_or(0, |m| m.len());
+            let _ = fs::remove_file(file);
         }
     }
 
