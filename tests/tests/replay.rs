@@ -30,7 +30,8 @@ fn a_failover_is_replayed_as_it_was_on_every_node() -> Result<()> {
         assert!(told.as_ref().is_ok_and(|text| text.contains("every decision is the same")), "{node}: {told:?}");
     }
     let shown = replay(&cluster, "beta", &["--hierarchy", "web"]).unwrap_or_else(|text| panic!("{text}"));
-    for line in ["contact with alpha lost", "beta is candidate for web", "→ start web/app", "web: in service, epoch"] {
+    for line in ["contact with alpha lost", "beta is candidate for web", "→ start web/app", "web: in service, epoch"]
+    {
         assert!(shown.contains(line), "{line}\n{shown}");
     }
     assert!(shown.contains("the agent was started again; the life before had not ended in order"), "{shown}");
