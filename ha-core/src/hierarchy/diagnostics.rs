@@ -191,13 +191,13 @@ impl std::error::Error for Diagnostics {}
 
 /// Where problems of one source are gathered while it is read.
 #[derive(Debug)]
-pub(super) struct Problems<'a> {
+pub(crate) struct Problems<'a> {
     source: &'a Source,
     found: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Problems<'a> {
-    pub(super) fn new(source: &'a Source) -> Self {
+    pub(crate) fn new(source: &'a Source) -> Self {
         Problems { source, found: RefCell::default() }
     }
 
@@ -215,7 +215,7 @@ impl<'a> Problems<'a> {
         Spot { source: self.source.clone(), span: span.clone() }
     }
 
-    pub(super) fn add(&self, span: &Range<usize>, message: impl Into<String>, help: Option<String>) {
+    pub(crate) fn add(&self, span: &Range<usize>, message: impl Into<String>, help: Option<String>) {
         self.put(Severity::Error, span, message.into(), help, None);
     }
 
@@ -244,7 +244,7 @@ impl<'a> Problems<'a> {
         self.found.borrow_mut().push(Problem { file, line, column, severity, message, help, related, spot });
     }
 
-    pub(super) fn into_diagnostics(self) -> Diagnostics {
+    pub(crate) fn into_diagnostics(self) -> Diagnostics {
         let mut diagnostics = Diagnostics::new();
         diagnostics.take(self.found.into_inner());
         diagnostics

@@ -19,6 +19,8 @@ mod tests;
 mod value;
 
 pub use builder::{HierarchyBuilder, HierarchyError, HierarchyErrors, ResourceBuilder};
+#[cfg(feature = "sim")]
+pub(crate) use diagnostics::Problems;
 pub use diagnostics::{Diagnostics, Problem, Related, Severity};
 pub use fields::Fields;
 pub use model::{
@@ -27,4 +29,6 @@ pub use model::{
 pub use plan::{Change, Plan};
 pub use read::{Kinds, Loaded, Reading, read_directory, read_sources};
 pub use source::Source;
+#[cfg(feature = "sim")]
+pub(crate) use suggest::suggest;
 pub use value::{Value, read_value};

@@ -1,6 +1,6 @@
 //! What can happen to a simulated cluster from outside: faults, repairs, and what operators do.
 //!
-//! Decides the closed list. Each one prints as a line that a person can read.
+//! Decides the closed list. Each one prints as a line that a person can read, and that [`super::scenario`] reads back.
 
 use std::fmt;
 use std::time::Duration;
@@ -189,7 +189,7 @@ impl fmt::Display for Behaviour {
             Behaviour::MonitorBad => f.write_str("monitor-bad"),
             Behaviour::MonitorHangs => f.write_str("monitor-hangs"),
             Behaviour::MonitorLies => f.write_str("monitor-lies"),
-            Behaviour::Crashes(after) => write!(f, "crashes-after {}", Span(*after)),
+            Behaviour::Crashes(after) => write!(f, "crashes-after {}", Word(*after)),
         }
     }
 }
@@ -198,11 +198,29 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Path::Good => f.write_str("good"),
-            Path::Slow(by) => write!(f, "slow by {}", Span(*by)),
+            Path::Slow(by) => write!(f, "slow by {}", Word(*by)),
             Path::Errors => f.write_str("errors"),
             Path::Hangs => f.write_str("hangs"),
             Path::Lost => f.write_str("lost"),
         }
+    }
+}
+
+/// A length of time in one word.
+struct Word(Duration);
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Span(self.0).to_string().replace(' ', ""))
+    }
+}
+
+/// A text between quotes, so that it can be read back whatever it is.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::Value::from(self.0).to_string())
     }
 }
 
@@ -230,7 +248,7 @@ impl fmt::Display for Action {
             Action::ResumeAgent(node) => write!(f, "resume agent of {node}"),
             Action::HangOperations(node) => write!(f, "hang operations of {node}"),
             Action::FreeOperations(node) => write!(f, "free operations of {node}"),
-            Action::Lag(node, by) => write!(f, "lag {node} by {}", Span(*by)),
+            Action::Lag(node, by) => write!(f, "lag {node} by {}", Word(*by)),
             Action::Pressure(node, Pressure::Calm) => write!(f, "pressure of {node} calm"),
             Action::Pressure(node, Pressure::High) => write!(f, "pressure of {node} high"),
             Action::Cut { from, to, channel } => write!(f, "cut {from} -> {to}{}", On(*channel)),
@@ -239,7 +257,7 @@ impl fmt::Display for Action {
             Action::HealNetwork => f.write_str("heal network"),
             Action::Weather(w) => {
                 let tenths = |n: u16| format!("{}.{}%", n / 10, n % 10);
-                write!(f, "weather lost {} doubled {} delay {}", tenths(w.lost), tenths(w.doubled), Span(w.delay))
+                write!(f, "weather lost {} doubled {} delay {}", tenths(w.lost), tenths(w.doubled), Word(w.delay))
             }
             Action::Storage(node, path) => write!(f, "storage of {node} {path}"),
             Action::Crash { node, hierarchy, resource } => write!(f, "crash {hierarchy}/{resource} on {node}"),
@@ -250,14 +268,16 @@ impl fmt::Display for Action {
                 write!(f, "behave {hierarchy}/{resource} everywhere {how}")
             }
             Action::Utility { node, hierarchy, utility } => write!(f, "utility of {hierarchy} on {node} {utility}"),
-            Action::Lacks { node, hierarchy, what: Some(what) } => write!(f, "{node} lacks for {hierarchy}: {what}"),
-            Action::Lacks { node, hierarchy, what: None } => write!(f, "{node} lacks for {hierarchy} nothing"),
+            Action::Lacks { node, hierarchy, what: Some(what) } => {
+                write!(f, "missing for {hierarchy} on {node}: {}", Quoted(what))
+            }
+            Action::Lacks { node, hierarchy, what: None } => write!(f, "missing for {hierarchy} on {node}: nothing"),
             Action::Ask { at, to: Some(to), ask } => write!(f, "ask {at} for {to}: {ask}"),
             Action::Ask { at, to: None, ask } => write!(f, "ask {at}: {ask}"),
             Action::Reload { node, hierarchy, revision } => {
                 write!(f, "reload {hierarchy} on {node} revision {revision}")
             }
-            Action::Upgrade { node, version } => write!(f, "upgrade {node} to {version}"),
+            Action::Upgrade { node, version } => write!(f, "upgrade {node} to {}", Quoted(version)),
             Action::HealAll => f.write_str("heal all"),
         }
     }

@@ -19,6 +19,7 @@ mod node;
 mod observer;
 mod programs;
 mod queue;
+pub mod scenario;
 pub mod scsi;
 mod setup;
 mod storage;

@@ -123,6 +123,7 @@ impl World {
             clock: NodeClock::new(Moment::BEGIN, node.clock_ppm),
             boot: 0,
             on: false,
+            resets: 0,
             frozen: false,
             agent: None,
             life: 0,
@@ -423,6 +424,7 @@ impl World {
     /// The machine resets itself, and comes back.
     pub(super) fn reset(&mut self, n: usize) {
         self.stats.resets += 1;
+        self.nodes[n].resets += 1;
         self.disturbed_at = self.now;
         self.observer.disturbed();
         self.power_off(n);
