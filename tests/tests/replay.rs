@@ -51,7 +51,7 @@ fn a_full_disk_makes_a_gap_in_the_recording_and_nothing_else() -> Result<()> {
     cluster.until_placed("web", "beta");
     cluster.node("beta").empty_state()?;
     eventually("beta records again, and says what is missing", || match replay(&cluster, "beta", &["--verify"]) {
-        Ok(text) if text.contains("calls were never written down") => Ok(()),
+        Ok(text) if text.contains("calls are missing") => Ok(()),
         other => Err(format!("{other:?}")),
     });
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Decides which moments are shown. Leaves how they look to [`crate::render::replay`], and the replay itself to `ha-core`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::ops::ControlFlow;
@@ -13,6 +14,7 @@ use ha_core::driver::FlightFiles;
 use ha_core::engine::{Call, Effect, Engine, Input};
 use ha_core::name::HierarchyName;
 use ha_core::record::flight::{self, Agreement, CannotReplay, Damage, Header, Records, Replay, Seen, Step};
+use ha_core::recovery::OpId;
 use ha_core::time::{Span, Time};
 use serde::Serialize;
 
@@ -119,7 +121,7 @@ pub(crate) fn replay(config: &Path, args: &ReplayArgs) -> Result<Exit, Failure> 
     let path = args.path.clone().map_or_else(|| configured(config), Ok)?;
     let files = recordings(&path)?;
     let files = files.get(first_of_interest(&files, args)..).unwrap_or_default();
-    let mut showing = Showing { args, summary: Summary::default(), quiet: Quiet::default() };
+    let mut showing = Showing { args, summary: Summary::default(), quiet: Quiet::default(), operations: BTreeMap::new() };
     let mut replay = Replay::default();
     for file in files {
         let bytes = read(file)?;
@@ -219,6 +221,8 @@ struct Showing<'a> {
     args: &'a ReplayArgs,
     summary: Summary,
     quiet: Quiet,
+    /// What runs now, in words: its end is told by number only.
+    operations: BTreeMap<OpId, String>,
 }
 
 impl Showing<'_> {
@@ -263,6 +267,7 @@ impl Showing<'_> {
             Agreement::Details { .. } => self.summary.differing_details += 1,
             Agreement::Differs { .. } => self.summary.differing += 1,
         }
+        let heard = self.heard(&step);
         let other = matches!(step.agreement, Agreement::Details { .. } | Agreement::Differs { .. });
         if other && self.summary.first_difference.is_none() {
             self.summary.first_difference = Some((step.number, render::time(step.wall_ns)));
@@ -285,15 +290,31 @@ impl Showing<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         if self.args.json {
-            let line = serde_json::to_string(&render::line(&step)).map_err(|e| Failure::new(Exit::System, e))?;
+            let line = serde_json::to_string(&render::line(&step, &heard)).map_err(|e| Failure::new(Exit::System, e))?;
             say(line + "\n")?;
             return Ok(ControlFlow::Continue(()));
         }
-        self.say(|| render::step(engine, &step))?;
+        self.say(|| render::step(engine, &step, &heard))?;
         if self.args.step && self.wait()? == Next::End {
             return Ok(ControlFlow::Break(()));
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// What the engine was told, in words.
+    fn heard(&mut self, step: &Step) -> String {
+        let ended = match &step.call {
+            Call::Handle(Input::Operated { op, outcome, .. }) => {
+                self.operations.remove(op).map(|what| format!("{what} ended: {outcome}"))
+            }
+            _ => None,
+        };
+        for effect in &step.effects {
+            if let Effect::Operate { op, .. } = effect {
+                self.operations.insert(*op, effect.to_string());
+            }
+        }
+        ended.unwrap_or_else(|| step.call.to_string())
     }
 
     /// Whether a step is shown; of one hierarchy, no more than what is about it, and what is about the node.
@@ -362,3 +383,7 @@ enum Next {
 pub(crate) fn wall(ns: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(ns)
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

@@ -90,14 +90,14 @@ pub(crate) fn quiet(quiet: &Quiet) -> Option<String> {
 }
 
 /// One call with what it led to.
-pub(crate) fn step(engine: &Engine, step: &Step) -> String {
+pub(crate) fn step(engine: &Engine, step: &Step, heard: &str) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
         "{} {}  {}",
         styled(DIM, time(step.wall_ns)),
         styled(DIM, format!("#{}", step.number)),
-        clean(&step.call.to_string())
+        clean(heard)
     );
     for turn in &step.turns {
         let before = turn.before.as_ref().map_or_else(String::new, |b| format!(" (was: {b})"));
@@ -107,8 +107,12 @@ pub(crate) fn step(engine: &Engine, step: &Step) -> String {
             let _ = writeln!(out, "      {}. {}", i + 1, clean(&fact.0));
         }
     }
-    for effect in step.effects.iter().filter(|e| !e.is_routine()) {
+    for line in unchanged(engine, step) {
+        let _ = writeln!(out, "    {}", styled(DIM, clean(&line)));
+    }
+    for effect in step.effects.iter().filter(|e| !matches!(e, Effect::Send(_))) {
         let _ = match effect {
+            routine if routine.is_routine() => writeln!(out, "    {}", styled(DIM, clean(&format!("→ {routine}")))),
             Effect::Tell(event) if event.what.is_bad() => {
                 writeln!(out, "    {}", styled(WARN, clean(&event.to_string())))
             }
@@ -116,14 +120,9 @@ pub(crate) fn step(engine: &Engine, step: &Step) -> String {
             _ => writeln!(out, "    → {}", clean(&effect.to_string())),
         };
     }
-    let sent = step.effects.iter().filter(|e| e.is_routine()).count();
-    if sent > 0 {
-        let what = if sent == 1 {
-            "1 message, monitor or renewal".to_owned()
-        } else {
-            format!("{sent} messages, monitors or renewals")
-        };
-        let _ = writeln!(out, "    {}", styled(DIM, format!("→ {what}")));
+    let to: Vec<&str> = step.effects.iter().filter_map(addressee).collect();
+    if !to.is_empty() {
+        let _ = writeln!(out, "    {}", styled(DIM, format!("→ send to {}", to.join(", "))));
     }
     match &step.agreement {
         Agreement::Same => {}
@@ -151,6 +150,30 @@ pub(crate) fn step(engine: &Engine, step: &Step) -> String {
     out
 }
 
+fn addressee(effect: &Effect) -> Option<&str> {
+    match effect {
+        Effect::Send(transmit) => Some(transmit.to.as_str()),
+        _ => None,
+    }
+}
+
+/// What is done for a reason that was shown before: again, in its last fact.
+fn unchanged(engine: &Engine, step: &Step) -> Vec<String> {
+    let acts = |e: &&Effect| {
+        matches!(e, Effect::Acquire { .. } | Effect::Release { .. } | Effect::Operate { .. }) && !e.is_routine()
+    };
+    let mut names: Vec<_> = step.effects.iter().filter(acts).filter_map(Effect::hierarchy).collect();
+    names.dedup();
+    names.retain(|name| step.turns.iter().all(|t| t.hierarchy != **name));
+    let judged = engine.standings().filter(|(name, _)| names.contains(name));
+    judged
+        .map(|(name, judgement)| {
+            let why = judgement.facts.last().map_or_else(String::new, |fact| format!(": {fact}"));
+            format!("{} is {} for {name}, as before{why}", engine.me(), judgement.standing)
+        })
+        .collect()
+}
+
 /// One call, for programs.
 #[derive(Serialize)]
 pub(crate) struct Line {
@@ -174,12 +197,12 @@ struct TurnLine {
 }
 
 /// One call, for programs.
-pub(crate) fn line(step: &Step) -> Line {
+pub(crate) fn line(step: &Step, heard: &str) -> Line {
     Line {
         number: step.number,
         time: time(step.wall_ns),
         at: step.at,
-        call: step.call.to_string(),
+        call: heard.to_owned(),
         turns: step
             .turns
             .iter()
@@ -236,7 +259,7 @@ pub(crate) fn summary(summary: &Summary) -> String {
         let _ = writeln!(out, "{}", styled(style, what));
     }
     if summary.lost > 0 {
-        let what = format!("{} calls were never written down: the disk was full, slow or gone", grouped(summary.lost));
+        let what = format!("{} calls are missing: never written down because the disk was full, slow or gone, or in recordings that are damaged or were removed", grouped(summary.lost));
         let _ = writeln!(out, "{}", styled(WARN, what));
     }
     if summary.damaged > 0 {
