@@ -327,7 +327,8 @@ impl Showing<'_> {
         let about = |effect: &Effect| effect.hierarchy() == Some(only);
         let concerned = step.call.hierarchy() == Some(only) && self.args.all
             || step.effects.iter().any(|e| about(e) && !e.is_routine())
-            || step.turns.iter().any(|t| t.hierarchy == *only);
+            || step.turns.iter().any(|t| t.hierarchy == *only)
+            || matches!(&step.agreement, Agreement::Differs { recorded } if recorded.iter().any(|l| l.contains(only.as_str())));
         step.effects.retain(|e| e.hierarchy().is_none_or(|h| h == only));
         step.turns.retain(|t| t.hierarchy == *only);
         concerned

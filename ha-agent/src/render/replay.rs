@@ -247,16 +247,20 @@ pub(crate) fn summary(summary: &Summary) -> String {
             styled(GOOD, format!("{calls} calls made again: every decision is the same ({versions})"))
         );
     } else {
-        let at =
-            summary.first_difference.as_ref().map_or_else(String::new, |(n, t)| format!(", first at call {n}, {t}"));
+        let states = match summary.differing_states {
+            0 => String::new(),
+            count => format!(", and {} recorded states are not those come to", grouped(count)),
+        };
         let what = format!(
-            "{calls} calls made again: {} led to other decisions, {} to other details, {} states differ{at} ({versions})",
+            "{calls} calls made again: {} led to other decisions, {} to other details{states} ({versions})",
             grouped(summary.differing),
             grouped(summary.differing_details),
-            grouped(summary.differing_states)
         );
         let style = if summary.differing > 0 || summary.ours() { BAD } else { WARN };
         let _ = writeln!(out, "{}", styled(style, what));
+        if let Some((number, time)) = &summary.first_difference {
+            let _ = writeln!(out, "the first is call {number}, {time}: what comes after may only follow from it");
+        }
     }
     if summary.lost > 0 {
         let what = format!("{} calls are missing: never written down because the disk was full, slow or gone, or in recordings that are damaged or were removed", grouped(summary.lost));
