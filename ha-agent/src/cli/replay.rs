@@ -121,7 +121,8 @@ pub(crate) fn replay(config: &Path, args: &ReplayArgs) -> Result<Exit, Failure> 
     let path = args.path.clone().map_or_else(|| configured(config), Ok)?;
     let files = recordings(&path)?;
     let files = files.get(first_of_interest(&files, args)..).unwrap_or_default();
-    let mut showing = Showing { args, summary: Summary::default(), quiet: Quiet::default(), operations: BTreeMap::new() };
+    let mut showing =
+        Showing { args, summary: Summary::default(), quiet: Quiet::default(), operations: BTreeMap::new() };
     let mut replay = Replay::default();
     for file in files {
         let bytes = read(file)?;
@@ -290,7 +291,8 @@ impl Showing<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         if self.args.json {
-            let line = serde_json::to_string(&render::line(&step, &heard)).map_err(|e| Failure::new(Exit::System, e))?;
+            let line =
+                serde_json::to_string(&render::line(&step, &heard)).map_err(|e| Failure::new(Exit::System, e))?;
             say(line + "\n")?;
             return Ok(ControlFlow::Continue(()));
         }

@@ -263,7 +263,10 @@ pub(crate) fn summary(summary: &Summary) -> String {
         }
     }
     if summary.lost > 0 {
-        let what = format!("{} calls are missing: never written down because the disk was full, slow or gone, or in recordings that are damaged or were removed", grouped(summary.lost));
+        let what = format!(
+            "{} calls are missing: never written down because the disk was full, slow or gone, or in recordings that are damaged or were removed",
+            grouped(summary.lost)
+        );
         let _ = writeln!(out, "{}", styled(WARN, what));
     }
     if summary.damaged > 0 {
