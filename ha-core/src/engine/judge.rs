@@ -63,6 +63,9 @@ impl Engine {
         if let Some(lacking) = &entry.lacking {
             return Some(lacking.clone());
         }
+        if let Some(hangs) = entry.life.hangs() {
+            return Some(hangs);
+        }
         if let Some(trouble) = &entry.life.claim_trouble {
             return Some(trouble.clone());
         }

@@ -147,7 +147,7 @@ impl Life {
         u32::from(self.early) >= quarantine.count
     }
 
-    fn decline(&mut self, why: &str, now: Time, out: &mut Out) {
+    pub(super) fn decline(&mut self, why: &str, now: Time, out: &mut Out) {
         let lasts = self.hierarchy.policy.decline_for;
         let why: String = why.chars().take(150).collect();
         out.record(Happened::Declined { why: why.clone(), lasts: Some(lasts) });

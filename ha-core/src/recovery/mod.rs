@@ -17,6 +17,7 @@ use crate::time::Time;
 mod claiming;
 mod decide;
 mod life;
+mod overdue;
 mod repair;
 mod table;
 #[cfg(test)]

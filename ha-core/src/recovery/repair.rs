@@ -15,7 +15,7 @@ use crate::time::Time;
 /// And so long at last.
 const BACKOFF_LAST: Duration = Duration::from_secs(60);
 /// What could not be stopped is tried again after this.
-const UNSTICK_AFTER: Duration = Duration::from_secs(30);
+pub(super) const UNSTICK_AFTER: Duration = Duration::from_secs(30);
 
 impl Life {
     /// An operation ended.
@@ -23,6 +23,10 @@ impl Life {
         match self.works.ended(op, outcome, around.pressure, now, out) {
             Meaning::Stale => return,
             Meaning::Fine => {}
+            Meaning::CameBack { part } => {
+                self.returned(part, outcome, around, now, out);
+                return;
+            }
             Meaning::MonitorAgain { part } => {
                 let every = self.hierarchy.resources[part].monitor.every;
                 self.timers.set(LifeTimer::Monitor(part), now + every);
@@ -126,6 +130,9 @@ impl Life {
         if after == After::Lost {
             // The forced stop's own time decides: the rest is killed meanwhile.
             return;
+        }
+        if self.declined.is_none() {
+            self.decline(what, now, out);
         }
         let policy = self.hierarchy.policy.on_stop_failure;
         let policy = policy.unwrap_or(if around.can_reset { OnStopFailure::Reset } else { OnStopFailure::Hold });

@@ -1,5 +1,6 @@
 //! One hierarchy on one node, with everything around it in the hands of the test: each step's whole list of wishes.
 
+mod hangs;
 mod orders;
 mod random;
 

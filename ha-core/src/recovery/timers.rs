@@ -3,13 +3,14 @@
 //! Decides what each timer leads to. Leaves setting them to whatever waits for them.
 
 use super::life::{BACKOFF_FIRST, Life, LifeTimer, Phase, RETRY_LAST};
+use super::repair::UNSTICK_AFTER;
 use super::{Around, Do, Out};
 use crate::record::Happened;
 use crate::time::Time;
 
 impl Life {
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.timers.next()
+        [self.timers.next(), self.works.next_overdue()].into_iter().flatten().min()
     }
 
     /// Carries out what is due. Returns whether mastership should be judged anew.
@@ -18,6 +19,7 @@ impl Life {
         while let Some(timer) = self.timers.pop_due(now) {
             judge |= self.timer_due(timer, around, now, out);
         }
+        self.overdue(around, now, out);
         judge
     }
 
@@ -71,7 +73,10 @@ impl Life {
             LifeTimer::Unstick => {
                 if let Phase::StopFailed { after } = &self.phase {
                     let after = after.clone();
-                    self.works.unstick();
+                    if !self.works.unstick() {
+                        self.timers.set(LifeTimer::Unstick, now + UNSTICK_AFTER);
+                        return false;
+                    }
                     self.enter(Phase::Stopping { after }, "trying again to stop", now, out);
                     self.proceed(around, now, out);
                 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::overdue::PATIENCE;
 use super::{Do, OpId, Out};
 use crate::hierarchy::Hierarchy;
 use crate::record::Happened;
@@ -80,7 +81,7 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
-    fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         match self {
             Outcome::Good => "good".to_owned(),
             Outcome::Bad(why) | Outcome::Unknown(why) => why.clone(),
@@ -132,15 +133,40 @@ impl State {
 pub(crate) struct Part {
     pub(crate) state: State,
     pub(crate) trouble: Option<String>,
-    monitoring: Option<OpId>,
+    pub(super) monitoring: Option<OpId>,
     watched: bool,
     unknowns: u32,
     begun: Time,
+    /// When the operation under way is overdue, if there is one; and the monitor.
+    pub(super) overdue_at: Time,
+    pub(super) monitor_overdue_at: Time,
+    /// Calls that are not waited for any more, and have not come back.
+    pub(super) out: Vec<(OpId, Operation)>,
 }
 
 impl Part {
     fn new(begun: Time) -> Self {
-        Part { state: State::Down, trouble: None, monitoring: None, watched: false, unknowns: 0, begun }
+        Part {
+            state: State::Down,
+            trouble: None,
+            monitoring: None,
+            watched: false,
+            unknowns: 0,
+            begun,
+            overdue_at: begun,
+            monitor_overdue_at: begun,
+            out: Vec::new(),
+        }
+    }
+
+    /// A kill is out: there is no second one beside it.
+    fn is_being_killed(&self) -> bool {
+        self.out.iter().any(|(_, what)| *what == Operation::Kill)
+    }
+
+    /// A call that could still bring the resource into service is out: it cannot be said to be down.
+    fn may_come_up(&self) -> bool {
+        self.out.iter().any(|(_, what)| matches!(what, Operation::Start | Operation::Adopt))
     }
 }
 
@@ -166,13 +192,15 @@ pub(crate) enum Meaning {
     Stuck { part: usize },
     /// The next monitor is due after the resource's interval.
     MonitorAgain { part: usize },
+    /// A call came back that was not waited for any more.
+    CameBack { part: usize },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Works {
     pub(crate) parts: Vec<Part>,
     dependents: Vec<Vec<usize>>,
-    hierarchy: Arc<Hierarchy>,
+    pub(super) hierarchy: Arc<Hierarchy>,
     /// To be brought down before they are brought up again.
     cycle: BTreeSet<usize>,
 }
@@ -246,13 +274,16 @@ impl Works {
         }
     }
 
-    /// Tries stuck resources again.
-    pub(crate) fn unstick(&mut self) {
+    /// Has stuck resources tried again, unless a kill of them is still out; says whether there are any.
+    pub(crate) fn unstick(&mut self) -> bool {
+        let mut any = false;
         for part in &mut self.parts {
-            if part.state == State::Stuck {
+            if part.state == State::Stuck && !part.is_being_killed() {
                 part.state = State::Failed;
+                any = true;
             }
         }
+        any
     }
 
     /// Drops operations that make no sense once everything has to be stopped by force.
@@ -281,7 +312,7 @@ impl Works {
         for i in 0..self.parts.len() {
             let spec = &self.hierarchy.resources[i];
             let ready = spec.requires.iter().all(|r| self.parts[*r].state == State::Up);
-            if self.parts[i].state == State::Down && ready {
+            if self.parts[i].state == State::Down && ready && self.parts[i].out.is_empty() {
                 let op = self.operate(i, Operation::Start, now, out);
                 self.parts[i].state = State::Starting(op);
             }
@@ -315,12 +346,13 @@ impl Works {
                 _ => false,
             });
             if clear && matches!(self.parts[i].state, State::Up | State::Failed | State::Leftover) {
+                // Beside a call that hangs nothing may run but a kill.
                 match manner {
-                    Manner::Orderly => {
+                    Manner::Orderly if self.parts[i].out.is_empty() => {
                         let op = self.operate(i, Operation::Stop, now, out);
                         self.parts[i].state = State::Stopping(op);
                     }
-                    Manner::ByForce => {
+                    Manner::Orderly | Manner::ByForce => {
                         let op = self.operate(i, Operation::Kill, now, out);
                         self.parts[i].state = State::Killing(op);
                     }
@@ -331,26 +363,42 @@ impl Works {
 
     /// Begins a monitor of a resource that is up and has none running.
     pub(crate) fn monitor(&mut self, i: usize, now: Time, out: &mut Out) {
-        if self.parts[i].state == State::Up && self.parts[i].monitoring.is_none() {
+        let part = &self.parts[i];
+        if part.state == State::Up && part.monitoring.is_none() && part.out.is_empty() {
             let op = self.operate(i, Operation::Monitor, now, out);
             self.parts[i].monitoring = Some(op);
         }
     }
 
+    pub(super) fn timeout(&self, i: usize, operation: Operation) -> Duration {
+        let timeouts = &self.hierarchy.resources[i].timeouts;
+        match operation {
+            Operation::Start => timeouts.start,
+            Operation::Stop => timeouts.stop,
+            Operation::Monitor => timeouts.monitor,
+            Operation::Kill | Operation::Adopt => timeouts.kill,
+        }
+    }
+
     fn operate(&mut self, i: usize, operation: Operation, now: Time, out: &mut Out) -> OpId {
-        let spec = &self.hierarchy.resources[i];
-        let timeout = match operation {
-            Operation::Start => spec.timeouts.start,
-            Operation::Stop => spec.timeouts.stop,
-            Operation::Monitor => spec.timeouts.monitor,
-            Operation::Kill | Operation::Adopt => spec.timeouts.kill,
-        };
-        if operation != Operation::Monitor {
-            self.parts[i].begun = now;
+        let timeout = self.timeout(i, operation);
+        let part = &mut self.parts[i];
+        let overdue_at = now + timeout.saturating_mul(PATIENCE);
+        if operation == Operation::Monitor {
+            part.monitor_overdue_at = overdue_at;
+        } else {
+            part.begun = now;
+            part.overdue_at = overdue_at;
         }
         let op = out.next_op();
         out.push(Do::Operate { op, resource: i, operation, timeout });
         op
+    }
+
+    /// As [`Works::quiet`], but leaves one operation alone.
+    pub(super) fn quiet_but(&mut self, i: usize, op: OpId, out: &mut Out) {
+        self.parts[i].monitoring.take_if(|monitoring| *monitoring == op);
+        self.quiet(i, out);
     }
 
     /// No monitor and no watch beside another operation.
@@ -373,6 +421,9 @@ impl Works {
         now: Time,
         out: &mut Out,
     ) -> Meaning {
+        if let Some(part) = self.came_back(op) {
+            return Meaning::CameBack { part };
+        }
         let Some(i) = self.parts.iter().position(|p| p.state.op() == Some(op) || p.monitoring == Some(op)) else {
             return Meaning::Stale;
         };
@@ -398,6 +449,10 @@ impl Works {
                 out.record(Happened::Adopted { resource: name });
                 out.push(Do::Watch { resource: i });
                 Meaning::MonitorAgain { part: i }
+            }
+            (State::Killing(_), Outcome::Good) if part.may_come_up() => {
+                part.state = State::Stuck;
+                Meaning::Stuck { part: i }
             }
             (State::Stopping(_) | State::Killing(_), Outcome::Good) => {
                 part.state = State::Down;

@@ -217,3 +217,29 @@ fn a_recovery_is_told_as_a_timeline() {
     assert!(timeline.t_detect() >= secs(1) && timeline.t_detect() <= ms(1110));
     assert_eq!(timeline.fault + timeline.t_detect() + timeline.t_recover(), cluster.now);
 }
+
+/// A node that only looks alive: a call into it never comes back. Others serve, until it does.
+#[test]
+fn a_node_on_which_a_call_hangs_is_unfit_until_it_comes_back() {
+    let mut cluster = Cluster::serving(2);
+    cluster.act(ALPHA, "web", "server", Operation::Monitor, Act::Never);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    cluster.mend();
+    cluster.forget_events();
+    cluster.run(secs(3_600));
+    assert!(cluster.why(ALPHA, "web").contains("alpha is not ready: server: a call that never came back (monitor)"));
+    assert!(cluster.refused(BETA, moved_to_alpha()).contains("it is not ready: server: a call that never came back"));
+    assert_eq!(cluster.places("web"), [BETA]);
+
+    let hangs = cluster.machines[&node(ALPHA)].operations.iter().find(|(_, o)| o.2 == Operation::Monitor);
+    let op = *hangs.expect("the monitor is out").0;
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().operations.remove(&op);
+    cluster.input(ALPHA, Input::Operated { hierarchy: hier("web"), op, outcome: Outcome::Good });
+    cluster.run(secs(1));
+    cluster.accepted(BETA, moved_to_alpha());
+    cluster.until("alpha serves again", |c| c.serves(ALPHA, "web"));
+}
+
+fn moved_to_alpha() -> Ask {
+    Ask::Move { hierarchy: hier("web"), to: Some(node(ALPHA)) }
+}

@@ -14,6 +14,10 @@ enum Happens {
     Room,
     Lost,
     Ended(usize, u8),
+    /// Time goes by until an operation is overdue.
+    Overdue,
+    /// A call that was given up.
+    CameBack(usize, u8),
     /// An answer that nobody waits for any more.
     Stale(u64),
     Crashed(usize),
@@ -38,6 +42,8 @@ fn happens() -> impl Strategy<Value = Happens> {
         4 => Just(Happens::Room),
         1 => Just(Happens::Lost),
         16 => (0..4usize, 0..8u8).prop_map(|(i, how)| Happens::Ended(i, how)),
+        1 => Just(Happens::Overdue),
+        1 => (0..4usize, 0..8u8).prop_map(|(which, how)| Happens::CameBack(which, how)),
         1 => (0..60u64).prop_map(Happens::Stale),
         1 => (0..4usize).prop_map(Happens::Crashed),
         3 => (0..40_000u32).prop_map(Happens::Time),
@@ -66,6 +72,8 @@ struct Watcher {
     real: [Real; 4],
     /// What is asked of each resource and has not ended: what, and under which number.
     open: [Option<(OpId, String)>; 4],
+    /// Calls that were given up, and have not come back.
+    out: Vec<(usize, OpId, String)>,
     epoch: u64,
 }
 
@@ -95,10 +103,34 @@ impl Watcher {
                 _ => {}
             }
             if matches!(what, "start" | "stop" | "kill" | "monitor" | "adopt") {
-                assert_eq!(self.open[i], None, "{line} beside another operation");
+                if let Some((op, given_up)) = self.open[i].take() {
+                    let part = &self.fake.life.works.parts[i];
+                    let hangs = part.out.iter().any(|(out, _)| *out == op);
+                    assert!(hangs && what == "kill" && given_up != "kill", "{line} beside {given_up}");
+                    self.out.push((i, op, given_up));
+                }
+                if what != "kill" {
+                    assert!(self.out.iter().all(|(out, ..)| *out != i), "{line} beside a call that hangs");
+                }
                 self.open[i] = self.fake.ops[i].map(|op| (op, what.to_owned()));
             }
         }
+    }
+
+    fn ends(&mut self, i: usize, op: OpId, what: &str, how: u8) {
+        let outcome = match how {
+            0 => Outcome::Bad("broken".to_owned()),
+            1 => Outcome::TimedOut(Duration::from_secs(60)),
+            2 => Outcome::Unknown("busy".to_owned()),
+            _ => Outcome::Good,
+        };
+        match (what, &outcome) {
+            ("start" | "adopt", Outcome::Good) => self.real[i] = Real::Running,
+            ("stop" | "kill", Outcome::Good) => self.real[i] = Real::Down,
+            _ => {}
+        }
+        let wished = self.fake.act(|life, around, now, out| life.operated(op, &outcome, around, now, out));
+        self.take(&wished);
     }
 
     fn step(&mut self, happens: &Happens) {
@@ -137,27 +169,29 @@ impl Watcher {
             Happens::Lost => fake.lost(),
             Happens::Ended(i, how) => {
                 let Some((op, what)) = self.open[*i].take() else { return };
-                let outcome = match how {
-                    0 => Outcome::Bad("broken".to_owned()),
-                    1 => Outcome::TimedOut(Duration::from_secs(60)),
-                    2 => Outcome::Unknown("busy".to_owned()),
-                    _ => Outcome::Good,
-                };
-                match (what.as_str(), &outcome) {
-                    ("start" | "adopt", Outcome::Good) => self.real[*i] = Real::Running,
-                    ("stop" | "kill", Outcome::Good) => self.real[*i] = Real::Down,
-                    _ => {}
+                return self.ends(*i, op, &what, *how);
+            }
+            Happens::CameBack(which, how) => {
+                if self.out.is_empty() {
+                    return;
                 }
-                fake.act(|life, around, now, out| life.operated(op, &outcome, around, now, out))
+                let (i, op, what) = self.out.remove(which % self.out.len());
+                return self.ends(i, op, &what, *how);
             }
             Happens::Stale(op) => {
                 let op = OpId(*op);
-                if self.open.iter().flatten().any(|(open, _)| *open == op) {
+                if self.open.iter().flatten().any(|(open, _)| *open == op)
+                    || self.out.iter().any(|(_, out, _)| *out == op)
+                {
                     return;
                 }
                 fake.act(|life, around, now, out| life.operated(op, &Outcome::Good, around, now, out))
             }
             Happens::Crashed(i) => fake.crashed(NAMES[*i]),
+            Happens::Overdue => match fake.life.works.next_overdue() {
+                Some(at) => fake.wait(fake.now.until(at)),
+                None => return,
+            },
             Happens::Time(length) => fake.wait(ms(u64::from(*length))),
             Happens::Clear => fake.clear(),
             Happens::Hurry => fake.act(|life, _, _, _| life.hurry()),
@@ -205,7 +239,7 @@ proptest! {
     #[test]
     fn the_invariants_hold_whatever_happens(recalled in any::<bool>(), steps in prop::collection::vec(happens(), 1..250)) {
         let mut watcher =
-            Watcher { fake: Fake::new(diamond()), real: [Real::Down; 4], open: [None, None, None, None], epoch: 5 };
+            Watcher { fake: Fake::new(diamond()), real: [Real::Down; 4], open: [None, None, None, None], out: Vec::new(), epoch: 5 };
         if recalled {
             watcher.real = [Real::Running; 4];
             let wished = watcher.fake.recall(6);
@@ -227,6 +261,7 @@ proptest! {
             }
             for i in 0..4 {
                 watcher.step(&Happens::Ended(i, 7));
+                watcher.step(&Happens::CameBack(0, 7));
             }
             watcher.step(&Happens::Released(true));
             watcher.step(&Happens::Time(1000));
