@@ -138,12 +138,11 @@ pub(crate) fn replay(config: &Path, args: &ReplayArgs) -> Result<Exit, Failure> 
             return Err(failure);
         }
         match flow {
-            Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(())) => break,
-            Err(CannotReplay::Unreadable(flight::Unreadable::Damaged(Damage::Torn { .. }))) => {
-                // The agent was stopped while it began a segment: nothing was told in it yet.
-            }
-            Err(wrong) => showing.cannot(file, &wrong)?,
+            // The agent was stopped while it began a segment: nothing was told in it yet.
+            Ok(ControlFlow::Continue(()))
+            | Err(CannotReplay::Unreadable(flight::Unreadable::Damaged(Damage::Torn { .. }))) => {}
+            Err(wrong) => showing.cannot(file, &wrong),
         }
     }
     showing.end()
@@ -297,7 +296,7 @@ impl Showing<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         self.say(|| render::step(engine, &step, &heard))?;
-        if self.args.step && self.wait()? == Next::End {
+        if self.args.step && wait()? == Next::End {
             return Ok(ControlFlow::Break(()));
         }
         Ok(ControlFlow::Continue(()))
@@ -336,16 +335,6 @@ impl Showing<'_> {
         concerned
     }
 
-    fn wait(&self) -> Result<Next, Failure> {
-        if std::io::stdin().is_terminal() {
-            say(render::prompt())?;
-        }
-        let mut answer = String::new();
-        let read = std::io::stdin().lock().read_line(&mut answer);
-        let read = read.map_err(|e| Failure::new(Exit::System, format!("standard input cannot be read: {e}")))?;
-        Ok(if read == 0 || answer.trim() == "q" { Next::End } else { Next::GoOn })
-    }
-
     /// Shows something, after what was skipped before it.
     fn say(&mut self, text: impl FnOnce() -> String) -> Result<(), Failure> {
         if self.args.verify || self.args.json {
@@ -358,10 +347,9 @@ impl Showing<'_> {
         say(text())
     }
 
-    fn cannot(&mut self, file: &Path, wrong: &CannotReplay) -> Result<(), Failure> {
+    fn cannot(&mut self, file: &Path, wrong: &CannotReplay) {
         self.summary.damaged += 1;
         anstream::eprintln!("{}: {wrong}", file.display());
-        Ok(())
     }
 
     fn end(mut self) -> Result<Exit, Failure> {
@@ -374,6 +362,17 @@ impl Showing<'_> {
         }
         Ok(if self.summary.agrees() || !self.args.verify { Exit::Done } else { Exit::Refused })
     }
+}
+
+/// Waits for Enter.
+fn wait() -> Result<Next, Failure> {
+    if std::io::stdin().is_terminal() {
+        say(render::prompt())?;
+    }
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    let read = read.map_err(|e| Failure::new(Exit::System, format!("standard input cannot be read: {e}")))?;
+    Ok(if read == 0 || answer.trim() == "q" { Next::End } else { Next::GoOn })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -261,7 +261,7 @@ impl Writer {
         pack_all(directory)?;
         let files = FlightFiles::list(directory)?;
         let sizes: Vec<u64> = files.iter().map(|f| fs::metadata(f).map_or(0, |m| m.len())).collect();
-        let mut total: u64 = sizes.iter().sum::<u64>() + self.files.segment_bytes.max(bytes as u64);
+        let mut total: u64 = sizes.iter().sum::<u64>() + self.files.limits().segment_after(bytes) as u64;
         for (file, size) in files.iter().zip(sizes).take(files.len().saturating_sub(1)) {
             if total <= self.files.total_bytes {
                 break;
@@ -329,11 +329,11 @@ mod tests {
     }
 
     fn segment(seed: u64) -> Piece {
-        Piece::Segment(noise(seed, 600))
+        Piece::Segment(noise(seed, 200))
     }
 
     fn more(seed: u64) -> Piece {
-        Piece::More { bytes: noise(seed + 1000, 400), decided: true }
+        Piece::More { bytes: noise(seed + 1000, 800), decided: true }
     }
 
     fn names(files: &FlightFiles) -> Vec<String> {
@@ -354,7 +354,7 @@ mod tests {
         drop(sink);
         writing.finish().await;
         assert_eq!(names(&files), ["00000017.rec.gz", "00000018.rec.gz", "00000019.rec.gz", "00000020.rec"]);
-        let whole = |seed| [noise(seed, 600), noise(seed + 1000, 400)].concat();
+        let whole = |seed| [noise(seed, 200), noise(seed + 1000, 800)].concat();
         let list = FlightFiles::list(&files.directory).unwrap();
         for (file, seed) in list.iter().zip(17..) {
             assert_eq!(FlightFiles::read(file).unwrap(), whole(seed), "{}", file.display());

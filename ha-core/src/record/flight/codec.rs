@@ -63,7 +63,7 @@ pub enum Start<'a> {
     /// A new engine, made of this at the header's moment.
     New(Cow<'a, EngineConfig>),
     /// An engine in the middle of its work.
-    State(Cow<'a, Engine>),
+    State(Box<Cow<'a, Engine>>),
 }
 
 /// What a call led to.
@@ -201,7 +201,8 @@ impl<'a> Records<'a> {
             None => return Err(Damage::Torn { at }.into()),
         };
         match records.next() {
-            Some(Ok(Record::Start(start))) => Ok((header, start, records)),
+            // Alone in its frame: what another version wrote and this one takes for less is not what it was.
+            Some(Ok(Record::Start(start))) if records.frame.1.is_empty() => Ok((header, start, records)),
             Some(Ok(_) | Err(Damage::Meaning { .. })) if header.software != super::SOFTWARE => {
                 Err(Unreadable::OtherVersion { header: Box::new(header) })
             }

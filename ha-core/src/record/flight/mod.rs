@@ -14,7 +14,7 @@
 //! segment = "HAFLIGHT" format:u32 frame*
 //! frame   = length:u32 CRC-32C(length, payload):u32 payload
 //! payload = record*        each a `Record` in postcard's encoding (https://postcard.jamesmunns.com/wire-format)
-//! record  = header, then start, then (call, led-to?)*, then end if the engine ended in order
+//! record  = header, then start, each alone in its frame; then (call, led-to?)*, then end if the engine ended in order
 //! ```
 //!
 //! Numbers of fixed length are little-endian. A frame is what was handed over at once: one that is cut off or damaged ends its segment.

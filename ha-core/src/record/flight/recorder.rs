@@ -27,6 +27,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How large a segment becomes that begins with so many bytes.
+    pub fn segment_after(self, start_bytes: usize) -> usize {
+        self.segment_bytes.max(start_bytes.saturating_mul(STATE_SHARE))
+    }
+}
+
 /// A segment is at least so many times as large as the state that it begins with.
 const STATE_SHARE: usize = 4;
 /// So much is gathered at most before it is handed over, whatever the owner does.
@@ -240,9 +247,9 @@ impl Tape {
         if !self.broken {
             self.hand_over();
         }
-        let full = self.written >= self.limits.segment_bytes.max(self.state_bytes * STATE_SHARE);
+        let full = self.written >= self.limits.segment_after(self.state_bytes);
         if (self.broken || full) && self.sink.ready() {
-            self.begin(engine, Start::State(Cow::Borrowed(engine)));
+            self.begin(engine, Start::State(Box::new(Cow::Borrowed(engine))));
         }
     }
 }

@@ -42,17 +42,17 @@ impl Shelf {
 
 impl Sink for Shelf {
     fn put(&mut self, piece: Piece) -> bool {
-        let mut shelf = self.0.lock().unwrap();
-        let room = shelf.0.len() < shelf.1;
+        let mut inside = self.0.lock().unwrap();
+        let room = inside.0.len() < inside.1;
         if room {
-            shelf.0.push(piece);
+            inside.0.push(piece);
         }
         room
     }
 
     fn ready(&self) -> bool {
-        let shelf = self.0.lock().unwrap();
-        shelf.0.len() < shelf.1
+        let inside = self.0.lock().unwrap();
+        inside.0.len() < inside.1
     }
 
     fn wall_ns(&self) -> u64 {
@@ -84,7 +84,7 @@ fn config() -> EngineConfig {
 }
 
 fn standby(id: u64) -> Call {
-    let what = if id % 2 == 0 { Ask::Standby } else { Ask::Online };
+    let what = if id.is_multiple_of(2) { Ask::Standby } else { Ask::Online };
     let command = Command { what, by: "root@test".to_owned(), reason: String::new() };
     Call::Handle(Input::Command { id: CommandId(id), to: None, command })
 }
@@ -215,6 +215,8 @@ fn by_another_version(start: &[u8], led_to: LedTo) -> Vec<u8> {
     begin_segment(&mut bytes);
     let frame = begin_frame(&mut bytes);
     encode(&Record::Header(header), &mut bytes);
+    end_frame(frame, &mut bytes);
+    let frame = begin_frame(&mut bytes);
     bytes.extend_from_slice(start);
     end_frame(frame, &mut bytes);
     let frame = begin_frame(&mut bytes);
@@ -245,9 +247,13 @@ fn what_another_version_decided_otherwise_is_said() {
 
 #[test]
 fn a_state_that_only_another_version_understands_is_refused_with_that_version() {
-    let bytes = by_another_version(&[1, 1, 9, 9, 9], LedTo::default());
-    let error = replay(&[bytes]).error.unwrap().to_string();
-    assert!(error.contains("made by version 0.0.1, and its state cannot be read by this one"), "{error}");
+    let mut longer = Vec::new();
+    encode(&Record::Start(Start::New(std::borrow::Cow::Owned(config()))), &mut longer);
+    longer.push(0);
+    for start in [&[1, 1, 9, 9, 9], &*longer] {
+        let error = replay(&[by_another_version(start, LedTo::default())]).error.unwrap().to_string();
+        assert!(error.contains("made by version 0.0.1, and its state cannot be read by this one"), "{error}");
+    }
 }
 
 #[test]
