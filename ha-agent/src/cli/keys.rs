@@ -75,6 +75,16 @@ fn add(file: &Path) -> Result<Exit, Failure> {
     let mut ring = read(file)?;
     let used: Vec<KeyId> = ring.ids().collect();
     let newest = newest(&ring);
+    if newest != ring.sending() {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "key {newest} was added before, and {} is still the one for sending: nothing was changed",
+                ring.sending()
+            ),
+        )
+        .help(format!("second step, when every node has the file: `ha keys roll {} --activate`", file.display())));
+    }
     let free = (1..=u8::MAX).map(|step| KeyId(newest.0.wrapping_add(step))).find(|id| !used.contains(id));
     let id = free.ok_or_else(|| {
         Failure::new(Exit::Refused, format!("{} has 256 keys: there is no number left", file.display()))
@@ -192,6 +202,7 @@ mod tests {
         add(&file).unwrap();
         let second = read(&file).unwrap();
         assert_eq!((second.sending(), second.ids().count()), (KeyId(1), 2));
+        assert_eq!(add(&file).unwrap_err().exit, Exit::Refused, "one after the other");
         assert_eq!(retire(&file).unwrap_err().exit, Exit::Refused);
 
         activate(&file).unwrap();

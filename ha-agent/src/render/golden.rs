@@ -173,3 +173,38 @@ beta is behind alpha, because
 ";
     assert!(shown == expected, "shown:\n{shown}\nexpected:\n{expected}");
 }
+
+/// A node that is heard through the storage only, and one whose standby is all that is known of it.
+#[test]
+fn what_nothing_is_known_of_is_not_called_ready() {
+    let view = cluster(|views| {
+        views.remove("beta");
+        views.remove("gamma");
+        let alpha = &mut views.get_mut("alpha").unwrap().hierarchies[0];
+        alpha.phase = AnnouncedPhase::Out;
+        for opinion in &mut alpha.nodes {
+            opinion.phase = None;
+            opinion.utility = Utility::NONE;
+        }
+        alpha.nodes.iter_mut().find(|n| n.node == node("gamma")).unwrap().ineligible =
+            Some("it is in standby (being drained by root@gamma)".to_owned());
+    });
+    let shown = plain(&status(&view, None));
+    assert!(shown.contains("alpha ready, beta not heard, gamma in standby\n"), "{shown}");
+    let said = "  error   web: out of service as far as can be seen; nothing that beta says of it has arrived\n";
+    assert!(shown.contains(said), "{shown}");
+}
+
+#[test]
+fn what_does_not_fit_is_broken_between_words_below_where_it_began() {
+    let view = cluster(|views| {
+        let beta = &mut views.get_mut("beta").unwrap().hierarchies[0];
+        beta.unready = Some("there is no device /dev/vdb".to_owned());
+    });
+    let shown = plain(&status(&view, Some(64)));
+    assert!(
+        shown.contains("  warning web: beta could not serve it: not ready: there is no\n          device /dev/vdb\n"),
+        "{shown}"
+    );
+    assert!(shown.lines().all(|line| line.chars().count() <= 64), "{shown}");
+}

@@ -121,13 +121,19 @@ fn state(hierarchy: &HierarchyStatus) -> (Style, String) {
     (style, state)
 }
 
+/// What comes before the details of a reason, such as "not ready" of "it is not ready: no device".
+fn beginning(why: &str) -> &str {
+    let short = why.split([':', '(']).next().unwrap_or(why).trim_end();
+    ["it is ", "its ", "it "].iter().find_map(|prefix| short.strip_prefix(prefix)).unwrap_or(short)
+}
+
 /// A node that does not have the hierarchy, in two words.
 fn in_short(says: &Says, view: &ClusterView) -> String {
     let heard = view.node(&says.node).map_or("lost", |n| n.heard.as_str());
     let word = match (&says.source, says.phase, &says.ineligible) {
-        (Source::LastHeard, None, _) => "not heard",
+        (_, None, None) | (Source::LastHeard, None, _) => "not heard",
         (Source::LastHeard, ..) => heard,
-        (_, _, Some(why)) => why.split(':').next().unwrap_or("cannot"),
+        (_, _, Some(why)) => beginning(why),
         (_, Some(AnnouncedPhase::Waiting), _) => "waiting",
         (_, Some(AnnouncedPhase::Claiming), _) => "claiming",
         _ if says.definition_differs => "differs",

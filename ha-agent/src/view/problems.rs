@@ -204,11 +204,23 @@ fn of_place(hierarchy: &HierarchyStatus, found: &mut Found) {
                 .nodes
                 .iter()
                 .find(|n| n.source == Source::LastHeard && n.phase.is_some_and(AnnouncedPhase::holds_claim));
+            // In contact, by way of the storage for example, without a word.
+            let silent: Vec<&str> = hierarchy
+                .nodes
+                .iter()
+                .filter(|n| matches!(n.source, Source::HeardBy(_)) && n.phase.is_none() && n.ineligible.is_none())
+                .map(|n| n.node.as_str())
+                .collect();
             let what = match last {
                 Some(last) => {
                     format!("out of service as far as can be seen; {} had it when it was last heard", last.node)
                 }
-                None => "out of service".to_owned(),
+                None if silent.is_empty() => "out of service".to_owned(),
+                None => format!(
+                    "out of service as far as can be seen; nothing that {} {} of it has arrived",
+                    silent.join(", "),
+                    if silent.len() == 1 { "says" } else { "say" }
+                ),
             };
             found.add_with_help(Severity::Error, name, what, format!("`ha why {name}` tells the reasons"));
         }
