@@ -39,6 +39,13 @@ pub enum Tenure {
     Until(Time),
 }
 
+impl Tenure {
+    /// Whether nothing may be begun under it any more.
+    pub fn is_over(self, now: Time) -> bool {
+        matches!(self, Tenure::Until(until) if until <= now)
+    }
+}
+
 /// Early failures of the hierarchy on successive tenures, kept with the claim where it can keep them, so that a toxic
 /// hierarchy is known even when all nodes that saw it fail are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

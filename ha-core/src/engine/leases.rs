@@ -17,6 +17,8 @@ use crate::time::Time;
 
 /// A claim that is not kept up by itself is proven this often.
 const UPHOLD_EVERY: Duration = Duration::from_secs(1);
+/// What is said of news of a tenure that is over as they arrive.
+pub(super) const TOO_LATE: &str = "the tenure was over before the answer was taken in";
 /// A claim that could not be proven is tried again after this.
 const UPHOLD_AGAIN: Duration = Duration::from_millis(250);
 
@@ -90,17 +92,20 @@ impl Engine {
             return;
         }
         match answer {
+            Ok(tenure) if tenure.is_over(self.now) => self.not_proven(name, TOO_LATE),
             Ok(tenure) => self.renewed(name, tenure),
-            Err(Loss::Unproven(why)) => {
-                self.tell(Some(name), Happened::Trouble { what: format!("the claim could not be proven: {why}") });
-                self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_AGAIN);
-            }
+            Err(Loss::Unproven(why)) => self.not_proven(name, &why),
             Err(loss @ Loss::Taken(_)) => {
                 let why = loss.to_string();
                 self.with_life(name, |life, around, now, out| life.claim_lost(&why, around, now, out));
                 self.dirty.insert(name.clone());
             }
         }
+    }
+
+    fn not_proven(&mut self, name: &HierarchyName, why: &str) {
+        self.tell(Some(name), Happened::Trouble { what: format!("the claim could not be proven: {why}") });
+        self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_AGAIN);
     }
 
     pub(super) fn lease_news(&mut self, name: &str, news: &LeaseNews) {

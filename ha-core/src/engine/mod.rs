@@ -32,6 +32,7 @@ pub use snapshot::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerView,
 
 use serde::{Deserialize, Serialize};
 
+use crate::claim::{Held, Refusal};
 use crate::contact::{Contact, ContactConfig, ContactConfigError, Directive, NodeAnnouncement};
 use crate::hierarchy::{Fingerprint, Hierarchy};
 use crate::mastership::Judgement;
@@ -296,6 +297,12 @@ impl Engine {
                 self.contact.received(now, &channel, &from, incarnation, message);
             }
             Input::Acquired { hierarchy, op, answer } => {
+                // Nothing may begin under a tenure that ended while its news was on the way, or this node stood still.
+                let over = |held: &Held| held.tenure.is_over(now);
+                let answer = match answer {
+                    Ok(held) if over(&held) => Err(Refusal::Unreachable(leases::TOO_LATE.to_owned())),
+                    answer => answer,
+                };
                 self.with_life(&hierarchy, |life, around, now, out| life.claimed(op, answer, around, now, out));
                 self.begin_tenure(&hierarchy);
                 self.dirty.insert(hierarchy);

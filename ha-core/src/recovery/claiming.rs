@@ -225,7 +225,8 @@ impl Life {
     /// Within how long everything must be stopped by force: never more than a third of a lease.
     pub(crate) fn forced_stop_within(&self, around: &Around<'_>) -> Duration {
         let configured = self.hierarchy.policy.forced_stop_within;
-        around.lease_length.map_or(configured, |length| configured.min(length / 3))
+        // Never nothing: what is tried again after it would be tried without end at one moment.
+        around.lease_length.map_or(configured, |length| configured.min(length / 3)).max(Duration::from_millis(1))
     }
 
     pub(super) fn release(&mut self, heir: Option<NodeName>, now: Time, out: &mut Out) {

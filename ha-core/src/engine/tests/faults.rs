@@ -243,3 +243,38 @@ fn a_node_on_which_a_call_hangs_is_unfit_until_it_comes_back() {
 fn moved_to_alpha() -> Ask {
     Ask::Move { hierarchy: hier("web"), to: Some(node(ALPHA)) }
 }
+
+/// The claim said yes, then the whole node stood still for longer than the tenure was good for.
+#[test]
+fn an_answer_whose_tenure_is_over_starts_nothing() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA])]);
+    cluster.power_on_all(&[ALPHA]);
+    let won = |c: &Cluster| {
+        let answers = c.wire.values().filter_map(|(_, _, n)| if let News::Answer(i) = n { Some(i) } else { None });
+        answers.into_iter().any(|i| matches!(**i, Input::Acquired { answer: Ok(_), .. }))
+    };
+    cluster.until("the claim has said yes", won);
+    cluster.now = cluster.now + LEASE;
+    cluster.step();
+    assert_eq!(cluster.machines[&node(ALPHA)].parts, BTreeMap::new(), "nothing was started");
+    cluster.until("it is asked for again, and served", |c| c.serves(ALPHA, "web"));
+}
+
+/// A claim may answer with hardly any time left: the agent must not work on it for ever at one moment.
+#[test]
+fn a_tenure_of_no_length_is_lost_like_any_other() {
+    for length in [Duration::ZERO, Duration::from_nanos(1)] {
+        let mut cluster = Cluster::serving(1);
+        let epoch = cluster.entry(ALPHA, "web").life.held.unwrap().epoch;
+        cluster.until("it is being proven", |c| c.entry(ALPHA, "web").upholding.is_some());
+        let op = cluster.entry(ALPHA, "web").upholding.unwrap();
+        cluster.wire.retain(|_, (_, _, n)| !matches!(n, News::Uphold { .. }));
+        let tenure = Tenure::Until(cluster.now + length);
+        cluster.input(ALPHA, Input::Upheld { hierarchy: hier("web"), op, answer: Ok(tenure) });
+        cluster.until("it is served under another tenure", |c| {
+            c.serves(ALPHA, "web") && c.entry(ALPHA, "web").life.held.is_some_and(|h| h.epoch >= epoch)
+        });
+        cluster.run(secs(5));
+        assert!(cluster.serves(ALPHA, "web"));
+    }
+}
