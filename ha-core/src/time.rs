@@ -138,6 +138,12 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_key.get(key).copied()
     }
 
+    /// Everything that has a deadline, in order of the keys.
+    #[cfg(feature = "sim")]
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.by_key.keys()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Time> {
         self.by_time.first().map(|(at, _)| *at)

@@ -15,6 +15,8 @@ mod peer;
 mod receive;
 mod seal;
 mod send;
+#[cfg(feature = "sim")]
+mod supposed;
 mod timing;
 mod told;
 

@@ -262,7 +262,7 @@ impl Contact {
 }
 
 /// Takes over what a peer told; returns what is new.
-fn apply(
+pub(super) fn apply(
     peer: &NodeName,
     announcements: &mut BTreeMap<HierarchyName, Announcement>,
     node_announcement: &mut Option<NodeAnnouncement>,

@@ -48,6 +48,12 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// All that is told, in the order in which it changed.
+    #[cfg(feature = "sim")]
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.order.values().filter_map(|key| self.entries.get(key)).map(|entry| &entry.item)
+    }
+
     /// The version of the last change; 0 when nothing was ever told.
     pub(super) fn version(&self) -> u64 {
         self.version

@@ -15,6 +15,8 @@ mod judge;
 mod leases;
 mod lives;
 mod snapshot;
+#[cfg(feature = "sim")]
+pub(crate) mod supposed;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -19,6 +19,8 @@ mod decide;
 mod life;
 mod overdue;
 mod repair;
+#[cfg(feature = "sim")]
+mod supposed;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -30,7 +30,7 @@ pub enum Pressure {
 }
 
 /// An operation on a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Operation {
     /// Bring it into service.
     Start,
@@ -229,6 +229,12 @@ impl Works {
         let cycle = std::mem::take(&mut self.cycle);
         let names = cycle.iter().filter_map(|i| old.resources.get(*i)).map(|r| &r.name);
         self.cycle = names.filter_map(|name| resources.iter().position(|r| r.name == *name)).collect();
+    }
+
+    /// What is to be brought down before it is brought up again.
+    #[cfg(feature = "sim")]
+    pub(crate) fn cycle(&self) -> &BTreeSet<usize> {
+        &self.cycle
     }
 
     pub(crate) fn all_up(&self) -> bool {

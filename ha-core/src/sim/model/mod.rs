@@ -4,6 +4,7 @@
 //! What a model supposes instead of computing it is said at the top of its module. [`explore`] is the search; [`lock_area`] checks the
 //! lock area's machine. The figures, and the commands for larger bounds, are in `docs/verification.md`.
 
+pub mod engine;
 pub mod explore;
 mod intern;
 pub mod lock_area;

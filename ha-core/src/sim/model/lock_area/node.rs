@@ -159,12 +159,11 @@ impl Local {
         self.pending.iter_mut().zip(tags).for_each(|((tag, _), new)| *tag = new);
         let (sequences, mut text) = self.machine.identity();
         self.sequences = sequences;
-        for (_, transfer) in &self.pending {
-            text.push_str(&match (transfer, blocks) {
-                (Transfer::Write { copy, block }, Some(blocks)) => format!("write {copy} {}", blocks.split(*block).0),
-                (other, _) => format!("{other:?}"),
-            });
-        }
+        let transfers = self.pending.iter().map(|(_, transfer)| match (transfer, blocks) {
+            (Transfer::Write { copy, block }, Some(blocks)) => format!("write {copy} {}", blocks.split(*block).0),
+            (other, _) => format!("{other:?}"),
+        });
+        text.extend(transfers);
         self.without_sequences = print_of(text.as_bytes());
     }
 
