@@ -1,6 +1,7 @@
 //! The lock area's machine in every interleaving, within bounds: see `ha_core::sim::model::lock_area` for what is checked.
 //!
-//! The counts of states are pinned: a change of the protocol, or of the model, shows in them.
+//! The counts of states are pinned: a change of the protocol, or of the model, shows in them. Larger bounds:
+//! `HA_MODEL=large cargo test --release -p ha-tests --test model_lock_area -- --nocapture --test-threads 1`.
 
 use std::time::Instant;
 
@@ -78,6 +79,25 @@ fn transfers_are_not_answered() {
 fn three_nodes_race() {
     all(Bounds { nodes: 3, rounds: 0, heirs: false, ..TWO }, 42_677);
 }
+
+#[test]
+fn larger_bounds() {
+    if !std::env::var("HA_MODEL").is_ok_and(|m| m == "large") {
+        println!("SKIPPED: larger bounds are for HA_MODEL=large and a release build");
+        return;
+    }
+    LARGE.iter().for_each(|(bounds, expected)| all(*bounds, *expected));
+}
+
+const LARGE: &[(Bounds, usize)] = &[
+    (Bounds { tries: [3; 3], ..TWO }, 112_500),
+    (Bounds { tries: [2; 3], lapses: 1, ..TWO }, 421_335),
+    (Bounds { crashes: 1, lapses: 1, ..TWO }, 278_079),
+    (Bounds { crashes: 2, torn: true, ..TWO }, 170_587),
+    (Bounds { nodes: 3, rounds: 0, heirs: false, crashes: 1, ..TWO }, 587_765),
+    (Bounds { tries: [2; 3], crashes: 1, late: false, torn: true, ..TWO }, 676_595),
+    (Bounds { tries: [2; 3], crashes: 1, ..TWO }, 2_345_888),
+];
 
 /// A search that cannot fail proves nothing: each rule that is broken must be found.
 #[test]
