@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, WardenAct, WatchdogSettings, agent, read};
+use super::{Config, FlightSettings, WardenAct, WatchdogSettings, agent, read};
 use ha_core::hierarchy::Source;
 
 const GOOD: &str = r#"(
@@ -49,6 +49,18 @@ fn late_after_follows_the_other_times() {
     assert_eq!(with("interval: \"10ms\", dead_after: \"30ms\"").late_after, Duration::from_millis(20));
     assert_eq!(with("interval: \"1s\", dead_after: \"10s\"").late_after, Duration::from_secs(1));
     assert_eq!(with("dead_after: \"1min\"").startup_grace, Duration::from_secs(60));
+}
+
+#[test]
+fn the_flight_recorder_is_on_unless_it_is_switched_off() {
+    let with = |field: &str| GOOD.replace("watchdog: Warden", &format!("{field}\n    watchdog: Warden"));
+    assert_eq!(config(GOOD).flight_recorder, FlightSettings::Ring { mebibytes: 64 });
+    assert_eq!(config(&with("flight_recorder: Off,")).flight_recorder, FlightSettings::Off);
+    let large = config(&with("flight_recorder: Ring(mebibytes: 256),"));
+    assert_eq!(large.flight_recorder, FlightSettings::Ring { mebibytes: 256 });
+    let wrong = mistakes(&with("flight_recorder: Ring(mebibytes: 1),"));
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert!(wrong[0].contains("mebibytes is 1: expected 4 to 65536"), "{wrong:?}");
 }
 
 #[test]
