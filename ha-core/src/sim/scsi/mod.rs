@@ -131,11 +131,11 @@ impl Line {
     /// The same thing is not told twice, and resets are told before all else.
     fn tell(&mut self, what: UnitAttention) {
         if self.pending.contains(&what)
-            || what == UnitAttention::NexusLost && self.pending.first().is_some_and(is_reset)
+            || what == UnitAttention::NexusLost && self.pending.first().copied().is_some_and(is_reset)
         {
             return;
         }
-        if is_reset(&what) {
+        if is_reset(what) {
             self.pending.insert(0, what);
         } else {
             self.pending.push(what);
@@ -144,7 +144,7 @@ impl Line {
 }
 
 /// The codes 29h/xx, which come before all other unit attentions (SAM-5, 5.3.3).
-fn is_reset(attention: &UnitAttention) -> bool {
+fn is_reset(attention: UnitAttention) -> bool {
     matches!(attention, UnitAttention::PowerOn | UnitAttention::Reset | UnitAttention::NexusLost)
 }
 
@@ -320,7 +320,7 @@ impl Device {
         if let Some(line) = self.lines.get_mut(&nexus)
             && let Some(what) = line.pending.first().copied()
         {
-            if self.target.first == First::Conflict && refused && !is_reset(&what) {
+            if self.target.first == First::Conflict && refused && !is_reset(what) {
                 return Err(Failure::Conflict);
             }
             line.pending.remove(0);

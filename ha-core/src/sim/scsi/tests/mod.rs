@@ -138,6 +138,7 @@ fn held(disk: &Device) -> Option<Held> {
     disk.reservation().held
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what `held` returns")]
 fn by(key: Key, kind: ReservationType) -> Option<Held> {
     Some(Held { key: Some(key), kind })
 }
