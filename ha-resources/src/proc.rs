@@ -25,6 +25,8 @@ pub(crate) struct Stat {
     pub(crate) group: i32,
     /// Its session.
     pub(crate) session: i32,
+    /// Its threads that are not gone yet (field 20).
+    pub(crate) threads: u32,
     /// When it began, in clock ticks since boot (field 22).
     pub(crate) started: u64,
 }
@@ -43,9 +45,11 @@ impl Stat {
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
         let session = fields.next()?.parse().ok()?;
-        // Field 6 was the session's; 22 is the sixteenth after it.
-        let started = fields.nth(15)?.parse().ok()?;
-        Some(Stat { pid, name: String::from_utf8_lossy(name).into_owned(), state, parent, group, session, started })
+        // Field 6 was the session's.
+        let threads = fields.nth(20 - 7)?.parse().ok()?;
+        let started = fields.nth(22 - 21)?.parse().ok()?;
+        let name = String::from_utf8_lossy(name).into_owned();
+        Some(Stat { pid, name, state, parent, group, session, threads, started })
     }
 
     /// Reads the process of this number, if there is one. A zombie is one.
@@ -60,9 +64,10 @@ impl Stat {
         Ok(pids.filter_map(Stat::of).collect())
     }
 
-    /// Whether it can still do anything: not a zombie, not just being removed.
+    /// Whether it can still do anything: not a zombie, not just being removed. The state is that of the first thread, which is a
+    /// zombie, too, when it ended before the others (pthread_exit(3)).
     pub(crate) fn is_alive(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X' | 'x')
+        !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1
     }
 
     /// Its identity.
@@ -165,6 +170,7 @@ pub(crate) fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::until;
     use proptest::prelude::*;
 
     #[test]
@@ -172,7 +178,42 @@ mod tests {
         let line = b"42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 1 0 98765 1000 10";
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.pid, stat.name.as_str(), stat.state, stat.started), (42, "a) b (c", 'S', 98765));
-        assert_eq!((stat.parent, stat.group, stat.session), (1, 42, 42));
+        assert_eq!((stat.parent, stat.group, stat.session, stat.threads), (1, 42, 42, 1));
+    }
+
+    extern "C" fn wait_for_ever(_: *mut libc::c_void) -> libc::c_int {
+        loop {
+            // SAFETY: takes nothing and touches no memory.
+            unsafe { libc::pause() };
+        }
+    }
+
+    /// A process of two threads, the first of which has ended.
+    fn without_its_first_thread() -> i32 {
+        let stack = Box::leak(vec![0_u128; 4096].into_boxed_slice()).as_mut_ptr_range().end;
+        let flags =
+            libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+        // SAFETY: the child makes system calls only. Its second thread has a stack of its own, which nobody frees.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::clone(wait_for_ever, stack.cast(), flags, std::ptr::null_mut());
+                libc::syscall(libc::SYS_exit, 0);
+            }
+            pid
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_lives_on_after_its_first_thread_and_is_dead_as_a_zombie() {
+        let pid = without_its_first_thread();
+        assert!(pid > 0);
+        let process = until("its first thread has ended", || Stat::of(pid).filter(|stat| stat.state == 'Z')).await;
+        process.id().signal(Signal::SIGKILL).unwrap();
+        assert!(process.is_alive(), "{process:?}");
+        until("it is dead", || (!process.id().is_alive()).then_some(())).await;
+        assert_eq!(Stat::of(pid).unwrap().state, 'Z');
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
     }
 
     #[test]
