@@ -1,4 +1,5 @@
-//! What a child of ours does between fork and exec: leaves our group, priority and identity behind, and makes itself findable.
+//! What a child of ours does between fork and exec: leaves our group, signal handlers, priority and identity behind, and makes
+//! itself findable.
 //!
 //! A process that is to outlive the agent writes its own record before it executes anything. So there is no moment in which
 //! it runs and nobody could find it, whenever the agent ends. Decides nothing else.
@@ -64,6 +65,11 @@ impl Setup {
         // matter (no permission to change what was inherited) are not looked at.
         unsafe {
             check(libc::setsid())?;
+            // First of all: our handlers would swallow, in this copy of us, a signal that was meant for the program. The C library
+            // keeps two signals for itself, which it refuses.
+            for signal in 1..=libc::SIGRTMAX() {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             libc::umask(0o022);
             let ordinary = libc::sched_param { sched_priority: 0 };
             libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary);
@@ -159,4 +165,24 @@ fn read_file(path: &std::ffi::CStr, buffer: &mut [u8]) -> io::Result<usize> {
         read
     };
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use tokio::signal::unix::{SignalKind, signal};
+
+    #[tokio::test]
+    async fn a_signal_before_the_program_is_executed_is_not_swallowed_by_our_handler() {
+        let _handler = signal(SignalKind::terminate()).unwrap();
+        let mut command = Command::new("true");
+        set_up(&mut command, Setup::default());
+        // SAFETY: raise(3) may be called in a forked child.
+        unsafe {
+            command.pre_exec(|| check(libc::raise(libc::SIGTERM)).map(drop));
+        }
+        let status = command.status().await.unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGTERM));
+    }
 }

@@ -227,17 +227,19 @@ impl Process {
 
     /// Ends it with `end`, waits until nothing of it is left, and takes its traces away.
     async fn until_gone(&self, context: &Context, end: End) -> Result<(), Failed> {
+        let cannot_signal = |e: io::Error| Failed(format!("cannot signal it: {e}"));
+        // A program that is still being executed, for a start that was given up, may come into being unseen between two looks, and
+        // it has nothing to put in order yet: it is killed until it is there no more. After that nothing new begins.
+        let _guard = loop {
+            if let Ok(guard) = tokio::time::timeout(Duration::from_millis(10), self.launching.lock()).await {
+                break guard;
+            }
+            process_group::kill_all(&self.all_handles(context)?).map_err(cannot_signal)?;
+        };
         let handles = self.all_handles(context)?;
-        end.all(&handles).map_err(|e| Failed(format!("cannot signal it: {e}")))?;
+        end.all(&handles).map_err(cannot_signal)?;
         process_group::gone(&handles).await.map_err(|e| Failed(format!("cannot see what runs: {e}")))?;
-        // A program that is being executed for a start that was given up has not written its record yet, or just has.
-        let _guard = self.launching.lock().await;
-        let since = self.all_handles(context)?;
-        if since != handles {
-            process_group::kill_all(&since).map_err(|e| Failed(format!("cannot kill what was started late: {e}")))?;
-            process_group::gone(&since).await.map_err(|e| Failed(format!("cannot see what runs: {e}")))?;
-        }
-        for group in since.iter().filter_map(|h| if let KillHandle::Cgroup(group) = h { Some(group) } else { None }) {
+        for group in handles.iter().filter_map(|h| if let KillHandle::Cgroup(group) = h { Some(group) } else { None }) {
             if let Err(e) = cgroup::remove(group) {
                 tracing::debug!(group = %group.display(), error = %e, "an empty control group stays behind");
             }
