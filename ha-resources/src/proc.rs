@@ -191,8 +191,7 @@ mod tests {
     /// A process of two threads, the first of which has ended.
     fn without_its_first_thread() -> i32 {
         let stack = Box::leak(vec![0_u128; 4096].into_boxed_slice()).as_mut_ptr_range().end;
-        let flags =
-            libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+        let flags = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
         // SAFETY: the child makes system calls only. Its second thread has a stack of its own, which nobody frees.
         unsafe {
             let pid = libc::fork();
