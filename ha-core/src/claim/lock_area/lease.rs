@@ -205,6 +205,11 @@ impl Lease {
         self.term > 0 && !matches!(self.stage, Stage::Void(_) | Stage::Left | Stage::Leaving { .. })
     }
 
+    /// Whether it was entered and has not been seen to lapse.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.stage, Stage::Up { .. })
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let lapse = if let Stage::Up { until } = self.stage { Some(until) } else { None };
         let idle = self.busy.is_none() && !matches!(self.stage, Stage::Left | Stage::Void(_));

@@ -236,7 +236,9 @@ impl Machine {
 
     /// When [`Input::Tick`] is due if nothing else happens.
     pub fn next_deadline(&self) -> Option<Time> {
-        let settle = (self.job.is_none() && !self.abandoned.is_empty()).then_some(self.settle_at);
+        // Without a lease nothing can be settled: it is done when the lease is entered again.
+        let can_settle = self.job.is_none() && !self.abandoned.is_empty() && self.lease.is_up();
+        let settle = can_settle.then_some(self.settle_at);
         let resume = self.job.as_ref().and_then(Job::resume_at);
         [self.lease.next_deadline(), settle, resume].into_iter().flatten().min()
     }
