@@ -155,6 +155,9 @@ impl Engine {
         }
         if news.trouble != was_trouble {
             self.trouble(format!("lease {name}"), news.trouble.clone());
+            // A lease that cannot be entered makes this node unfit, which others wait to hear.
+            let members = self.leases.get(name).filter(|_| !is_good).map(|lease| lease.members.clone());
+            self.dirty.extend(members.unwrap_or_default());
         }
         if is_good {
             self.set_lease_end(name);
