@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ha_core::hierarchy::Source;
 use ha_core::sim::World;
@@ -23,24 +24,37 @@ fn story(world: &World) -> String {
     world.lines().iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// Lets one happen; what went wrong, if anything did.
+fn play(file: &Path) -> Option<String> {
+    let name = file.file_name().unwrap().to_string_lossy();
+    if !name.ends_with(".scenario") {
+        return Some(format!("{name} is not a scenario: expected NAME.scenario"));
+    }
+    match Scenario::parse(&Source::read(file).unwrap()) {
+        Err(wrong) => Some(wrong.to_string()),
+        Ok(scenario) => {
+            let (failure, world) = *scenario.play().err()?;
+            Some(format!("{}{name}: {}\n{failure}", story(&world), scenario.title))
+        }
+    }
+}
+
+/// With `SCENARIO=word` only those with the word in their names.
 #[test]
 fn every_scenario_happens_as_it_is_written() {
     let only = std::env::var("SCENARIO").unwrap_or_default();
-    let mut failed = Vec::new();
     let files: Vec<PathBuf> = files().into_iter().filter(|file| file.to_string_lossy().contains(&only)).collect();
     assert!(!files.is_empty(), "no scenario has {only:?} in its name");
-    for file in files {
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(name.ends_with(".scenario"), "{name} is not a scenario: expected NAME.scenario");
-        match Scenario::parse(&Source::read(&file).unwrap()) {
-            Err(wrong) => failed.push(format!("{wrong}")),
-            Ok(scenario) => {
-                if let Err(failure) = scenario.play() {
-                    failed.push(format!("{}{name}: {}\n{}", story(&failure.1), scenario.title, failure.0));
-                }
-            }
-        }
-    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mine = std::iter::from_fn(|| files.get(next.fetch_add(1, Ordering::Relaxed)));
+        mine.filter_map(|file| play(file)).collect::<Vec<String>>()
+    };
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        running.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
     assert!(failed.is_empty(), "{}\n{} failed", failed.join("\n\n"), failed.len());
 }
 

@@ -28,7 +28,7 @@ pub struct Scenario {
 /// How a scenario begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Begin {
-    /// Every node is on, and every hierarchy has been in service for a minute.
+    /// Every node is on, and every hierarchy has been in service for longer than the default of `settle`.
     #[default]
     InService,
     /// Every node is off.
@@ -62,7 +62,7 @@ pub enum Doing {
         /// The longest that it may take.
         within: Duration,
     },
-    /// Something must be so, or not.
+    /// Something must be so.
     Expect(When, State),
     /// What a node has told of a hierarchy since the last action: exactly these lines, in this order. `*` stands for anything.
     Told {
@@ -75,22 +75,20 @@ pub enum Doing {
     },
 }
 
-/// When something must be so.
+/// For how long something must be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// Now.
     Now,
-    /// Not now.
-    NotNow,
     /// All the time, from now on for so long. The time passes.
     For(Duration),
-    /// At no time, from now on for so long. The time passes.
-    NeverFor(Duration),
 }
 
 /// Something that is so, or is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
+    /// The opposite.
+    Not(Box<State>),
     /// All resources of every hierarchy run.
     AllInService,
     /// All resources of a hierarchy run, on this node or on any.

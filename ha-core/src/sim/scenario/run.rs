@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::model::{Begin, Doing, Scenario, State, Step, When};
 use crate::engine::{HierarchyView, Snapshot};
 use crate::name::{HierarchyName, NodeName};
-use crate::sim::action::Action;
 use crate::sim::liveness::Line;
 use crate::sim::node::Real;
 use crate::sim::observer::Violation;
@@ -40,7 +39,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// So long all has been in service when the first step comes: what fails then is no early failure, by the default of `settle`.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(31);
 
 /// What has been told since the last action.
 #[derive(Clone)]
@@ -122,7 +121,7 @@ fn take(world: &mut World, what: &Doing, since: &mut Since) -> Result<(), String
     match what {
         Doing::Act(action) => {
             *since = Since::now(world);
-            act(world, action);
+            world.act(action.clone());
         }
         Doing::Later(after, action) => world.at(world.now() + *after, action.clone()),
         Doing::Wait(span) => world.run_until(world.now() + *span),
@@ -134,10 +133,7 @@ fn take(world: &mut World, what: &Doing, since: &mut Since) -> Result<(), String
         Doing::Expect(When::Now, state) if !holds(world, state, since) => {
             return Err(format!("it is not so. {}", seen(world, of(state))));
         }
-        Doing::Expect(When::NotNow, state) if holds(world, state, since) => {
-            return Err(format!("it is so. {}", seen(world, of(state))));
-        }
-        Doing::Expect(When::Now | When::NotNow, _) => {}
+        Doing::Expect(When::Now, _) => {}
         Doing::Expect(When::For(span), state) => {
             let (begin, end) = (world.now(), world.now() + *span);
             if world.until(*span, |world| !holds(world, state, since)) {
@@ -146,20 +142,9 @@ fn take(world: &mut World, what: &Doing, since: &mut Since) -> Result<(), String
             }
             world.run_until(end);
         }
-        Doing::Expect(When::NeverFor(span), state) => {
-            let (begin, end) = (world.now(), world.now() + *span);
-            if world.until(*span, |world| holds(world, state, since)) {
-                return Err(format!("it was so after {}. {}", Span(world.now().since(begin)), seen(world, of(state))));
-            }
-            world.run_until(end);
-        }
         Doing::Told { node, hierarchy, lines } => compare(world, node, hierarchy, lines, since)?,
     }
     Ok(())
-}
-
-fn act(world: &mut World, action: &Action) {
-    world.act(action.clone());
 }
 
 /// Whether something is so.
@@ -183,6 +168,7 @@ fn holds(world: &World, state: &State, since: &Since) -> bool {
         views.peek().is_some() && views.all(|v| so(&v))
     };
     match state {
+        State::Not(other) => !holds(world, other, since),
         State::AllInService => (0..world.setup.hierarchies.len()).all(|h| world.service_of(h).on.is_some()),
         State::InService(hierarchy, None) => service(hierarchy).is_some(),
         State::InService(hierarchy, Some(on)) => service(hierarchy).is_some_and(|n| node(on) == Some(n)),
@@ -222,6 +208,7 @@ fn snapshot(world: &World, n: usize) -> Option<Snapshot> {
 /// The hierarchy that a state is about.
 fn of(state: &State) -> Option<&HierarchyName> {
     match state {
+        State::Not(other) => of(other),
         State::InService(name, _)
         | State::OutOfService(name)
         | State::OnNobody(name)

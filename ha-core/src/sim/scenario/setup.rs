@@ -80,7 +80,7 @@ impl Scenario {
             begin: Begin::default(),
             seed: 1,
         };
-        let mut names = Names { channels: 2, ..Names::default() };
+        let mut names = Names { channels: 1, ..Names::default() };
         let mut steps = Vec::new();
         for (number, span) in lines(source) {
             let text = source.text().get(span.clone()).unwrap_or_default();

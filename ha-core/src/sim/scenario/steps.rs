@@ -122,13 +122,10 @@ fn expect(line: &mut Line<'_>) -> Parsed<Doing> {
         line.mark(':')?;
         return Ok(Doing::Told { node, hierarchy, lines: Vec::new() });
     }
-    if line.takes("not") {
-        return Ok(Doing::Expect(When::NotNow, state(line)?));
-    }
     if line.takes("never") {
-        let state = state(line)?;
+        let state = State::Not(Box::new(state(line)?));
         line.words(&["for"])?;
-        return Ok(Doing::Expect(When::NeverFor(line.span()?), state));
+        return Ok(Doing::Expect(When::For(line.span()?), state));
     }
     let state = state(line)?;
     let when = if line.takes("for") { When::For(line.span()?) } else { When::Now };
@@ -136,6 +133,10 @@ fn expect(line: &mut Line<'_>) -> Parsed<Doing> {
 }
 
 fn state(line: &mut Line<'_>) -> Parsed<State> {
+    if line.peek() == Some("not") && !line.is_hierarchy() && !line.is_node() {
+        line.words(&["not"])?;
+        return Ok(State::Not(Box::new(state(line)?)));
+    }
     let mut whole = line.clone();
     if whole.takes("all") && whole.takes("in") && whole.takes("service") {
         *line = whole;

@@ -215,7 +215,7 @@ networks 3
                 Some("did you mean `web/server`?")
             ),
             (8, 6, "`3` is not expected here: expected a length of time, such as `100ms`, `2s` or `1min30s`", None),
-            (9, 22, "`net7` is not expected here: expected `net0` or `net1`", None),
+            (9, 22, "`net7` is not expected here: expected `net0`", None),
         ]
     );
 }
