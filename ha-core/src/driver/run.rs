@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -16,7 +16,7 @@ use super::node::{Ended, Request};
 use super::plugin::{Guarded, Probe, Resource, Watchdog};
 use super::reload::Member;
 use super::senses::{self, RunningHere};
-use super::work::{Order, Work};
+use super::work::{Order, Unguarded, Work};
 use crate::claim::Claim;
 use crate::engine::{Call, CommandId, Effect, Input, Joining, Lasting, Refused, Reply};
 use crate::name::{HierarchyName, ResourceName};
@@ -27,8 +27,8 @@ use crate::time::Time;
 
 /// The watchdog is fed at least this often.
 const FEED_EVERY: Duration = Duration::from_millis(500);
-/// After a start or stop the watchdog is told within this: with a thousand of them at once, not a thousand times.
-const FEED_SOON: Duration = Duration::from_millis(50);
+/// After a start or stop the watchdog is told within this: with a thousand of them at once, not a thousand times. A start waits for it.
+const FEED_SOON: Duration = Duration::from_millis(10);
 /// So many events are kept in memory.
 const EVENTS_KEPT: usize = 4096;
 /// So many inputs are taken in one turn, so that a flood of them does not keep beats from going out.
@@ -64,7 +64,10 @@ pub(super) struct Run {
     state: Option<StateWriter>,
     node_state: NodeState,
     running: RunningHere,
-    guard: Option<watch::Sender<Option<Vec<Guarded>>>>,
+    guard: Option<UnboundedSender<Feed>>,
+    /// Starts that are done but for the watchdog's knowing of them.
+    unguarded: Vec<Unguarded>,
+    unguarded_asked: UnboundedReceiver<Unguarded>,
     watchdog: Option<Arc<dyn Watchdog>>,
     events: broadcast::Sender<Event>,
     recent: VecDeque<Event>,
@@ -93,6 +96,7 @@ impl Run {
         ended: watch::Sender<Ended>,
     ) -> Self {
         let work = Work::new(engine.me().clone(), inputs.clone());
+        let (_, nobody) = unbounded_channel();
         Run {
             engine,
             recording: None,
@@ -107,6 +111,8 @@ impl Run {
             node_state: NodeState::default(),
             running: RunningHere::default(),
             guard: None,
+            unguarded: Vec::new(),
+            unguarded_asked: nobody,
             watchdog: None,
             events,
             recent: VecDeque::new(),
@@ -132,8 +138,11 @@ impl Run {
 
     pub(super) fn guard_with(&mut self, watchdog: Option<Arc<dyn Watchdog>>) {
         if let Some(watchdog) = watchdog {
-            let (guard, guarded) = watch::channel(None);
-            tokio::spawn(feed(watchdog.clone(), guarded, self.inputs.clone()));
+            let (guard, feeds) = unbounded_channel();
+            tokio::spawn(feed(watchdog.clone(), feeds, self.inputs.clone()));
+            let (unguarded, asked) = unbounded_channel();
+            self.work.guard_by(unguarded);
+            self.unguarded_asked = asked;
             self.guard = Some(guard);
             self.watchdog = Some(watchdog);
         }
@@ -248,6 +257,10 @@ impl Run {
                         }
                         next = self.network.incoming.try_recv().ok();
                     }
+                }
+                Some(start) = self.unguarded_asked.recv() => {
+                    self.unguarded.push(start);
+                    self.feed_soon = true;
                 }
                 () = tokio::time::sleep(wait) => {}
                 _ = tick.tick() => self.tick(),
@@ -467,6 +480,10 @@ impl Run {
     }
 
     fn feed_watchdog(&mut self) {
+        while let Ok(start) = self.unguarded_asked.try_recv() {
+            self.unguarded.push(start);
+            self.feed_soon = true;
+        }
         let now = (self.clock)();
         let due = self.feed_now || (self.feed_soon && now.since(self.fed) >= FEED_SOON);
         if !due {
@@ -474,7 +491,7 @@ impl Run {
         }
         (self.feed_now, self.feed_soon, self.fed) = (false, false, now);
         let Some(guard) = &self.guard else { return };
-        let guarded = self
+        let leases = self
             .engine
             .guarded()
             .filter_map(|(name, until)| {
@@ -483,7 +500,7 @@ impl Run {
                 Some(Guarded { hierarchy: name.clone(), until, handles })
             })
             .collect();
-        let _ = guard.send(Some(guarded));
+        let _ = guard.send(Feed { leases, unguarded: std::mem::take(&mut self.unguarded) });
     }
 
     async fn shut_down(&mut self) {
@@ -508,16 +525,22 @@ impl Run {
     }
 }
 
-/// Feeds the watchdog with the latest; a feed that hangs holds up nothing else, and is what the watchdog is for.
-async fn feed(
-    watchdog: Arc<dyn Watchdog>,
-    mut guarded: watch::Receiver<Option<Vec<Guarded>>>,
-    inputs: UnboundedSender<Input>,
-) {
+/// What the watchdog is to be told, and who waits for that.
+struct Feed {
+    leases: Vec<Guarded>,
+    unguarded: Vec<Unguarded>,
+}
+
+/// Feeds the watchdog with the latest; a feed that hangs holds up nothing but starts, and is what the watchdog is for.
+async fn feed(watchdog: Arc<dyn Watchdog>, mut feeds: UnboundedReceiver<Feed>, inputs: UnboundedSender<Input>) {
     let mut was_bad = false;
-    while guarded.changed().await.is_ok() {
-        let Some(leases) = guarded.borrow_and_update().clone() else { continue };
-        let trouble = watchdog.feed(&leases).await.err().map(|failed| failed.0);
+    while let Some(mut feed) = feeds.recv().await {
+        while let Ok(next) = feeds.try_recv() {
+            feed.leases = next.leases;
+            feed.unguarded.extend(next.unguarded);
+        }
+        let trouble = watchdog.feed(&feed.leases).await.err().map(|failed| failed.0);
+        drop(feed.unguarded);
         let is_bad = trouble.is_some();
         if is_bad || was_bad {
             let _ = inputs.send(Input::Trouble { part: "watchdog".to_owned(), trouble });
