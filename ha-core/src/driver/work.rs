@@ -71,9 +71,7 @@ impl Work {
                 }
                 outcome
             };
-            tokio::time::timeout(context.timeout, done)
-                .await
-                .unwrap_or(Outcome::TimedOut(context.timeout))
+            tokio::time::timeout(context.timeout, done).await.unwrap_or(Outcome::TimedOut(context.timeout))
         });
         self.operations.insert(order.op, run.abort_handle());
         let inputs = self.inputs.clone();
