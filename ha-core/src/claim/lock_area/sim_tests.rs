@@ -168,6 +168,8 @@ impl World {
     fn feed(&mut self, node: usize, input: Input) {
         let now = self.local(node);
         self.nodes[node].machine.handle(now, input);
+        let due = self.nodes[node].machine.next_deadline();
+        assert!(due.is_none_or(|at| at > now), "node {node} would be called again and again: {due:?} at {now:?}");
         let life = self.nodes[node].life;
         while let Some(effect) = self.nodes[node].machine.poll_effect() {
             match effect {

@@ -128,8 +128,8 @@ fn about_setup(bad: Bad, first: &str, has_steps: bool) -> Bad {
         };
     }
     let known = STEPS.iter().chain(ACTIONS).chain(SETUP).copied();
-    let is_first = bad.message.contains("an action, `wait`");
-    let help = if is_first { suggest(first, known) } else { None };
+    let is_known = STEPS.contains(&first) || ACTIONS.contains(&first);
+    let help = if is_known { None } else { suggest(first, known) };
     Bad { help: help.or(bad.help), ..bad }
 }
 
