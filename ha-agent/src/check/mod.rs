@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::config::{Config, WardenAct, WatchdogSettings};
 use crate::view::{Problem, Severity};
 
-pub(crate) use bounds::Bounds;
+pub(crate) use bounds::{Bounds, bounds};
 
 /// A resource or probe that needs longer to say whether it could work is taken for one that could not.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
         checked.push(HierarchyCheck {
             name: loaded.hierarchy.name.to_string(),
             origin: loaded.origin.clone(),
-            bounds: bounds::bounds(config, area.map(|a| a.timing), &loaded.hierarchy),
+            bounds: bounds(config, area.map(|a| a.timing), &loaded.hierarchy),
         });
         if loaded.hierarchy.nodes.contains(me) {
             readiness(loaded, &directories, &mut found).await;

@@ -13,6 +13,7 @@ mod reload;
 pub(crate) mod replay;
 mod run;
 mod shown;
+mod simulate;
 mod wait;
 
 use std::path::PathBuf;
@@ -80,6 +81,8 @@ pub(crate) enum Cmd {
     Replay(replay::ReplayArgs),
     /// Find every mistake in the files, and what would go wrong at run time; changes nothing
     Check(check::CheckArgs),
+    /// Show what would happen to this cluster: its own files in a simulator; touches nothing
+    Simulate(simulate::SimulateArgs),
     /// Go over to the files as they are now; shows first what that changes
     Reload(reload::ReloadArgs),
     /// Make, show and check lock areas; works without the agent
@@ -124,6 +127,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Cmd::Completions(args) => Ok(completions::print(&args)),
         Cmd::Keys(args) => keys::keys(&args),
+        Cmd::Simulate(args) => simulate::simulate(&place.config, args),
         Cmd::Replay(args) => replay::replay(&place.config, &args),
         Cmd::Run(args) => crate::daemon::run(&place.config, args.node, args.boot_id),
         Cmd::Demo(args) => in_runtime(crate::demo::demo(&args)),
@@ -148,6 +152,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Events(args) => history::events(&client, &args).await,
                 Cmd::Completions(_)
                 | Cmd::Keys(_)
+                | Cmd::Simulate(_)
                 | Cmd::Replay(_)
                 | Cmd::LockArea(_)
                 | Cmd::Run(_)

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod golden;
 pub(crate) mod replay;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod why;

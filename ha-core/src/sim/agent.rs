@@ -289,9 +289,14 @@ impl World {
             self.observer.adopted(n, h);
         }
         if self.log.is_some() {
-            let (now, text) = (self.now, event.to_string());
-            let line =
-                Line { at: now, node: Some(self.nodes[n].name.clone()), hierarchy: event.hierarchy.clone(), text };
+            let (now, text, told) = (self.now, event.to_string(), Some(event.what.clone()));
+            let line = Line {
+                at: now,
+                node: Some(self.nodes[n].name.clone()),
+                hierarchy: event.hierarchy.clone(),
+                text,
+                told,
+            };
             self.log(line);
         }
     }

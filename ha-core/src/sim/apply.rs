@@ -27,7 +27,7 @@ impl World {
             self.observer.disturbed();
         }
         if self.log.is_some() {
-            self.log(Line { at: self.now, node: None, hierarchy: None, text: format!("— {action}") });
+            self.log(Line { at: self.now, node: None, hierarchy: None, text: format!("— {action}"), told: None });
         }
         match action {
             Action::Cut { from, to, channel } => self.on_directions(from, to, *channel, Network::cut),
@@ -60,9 +60,13 @@ impl World {
         match action {
             Action::PowerOff(_) => self.power_off(n),
             Action::PowerOn(_) => self.power_on(n),
-            Action::Freeze(_) => self.nodes[n].frozen = self.nodes[n].on,
+            Action::Freeze(_) => {
+                self.nodes[n].frozen = self.nodes[n].on;
+                self.observe_all_service();
+            }
             Action::Thaw(_) => {
                 self.nodes[n].frozen = false;
+                self.observe_all_service();
                 self.let_run(n);
             }
             Action::KillAgent(_) => self.kill_agent(n),
@@ -174,6 +178,7 @@ impl World {
             }
             self.observe_fitness(n);
         }
+        self.observe_all_service();
         for again in [OPERATORS_COME, OPERATORS_COME * 2] {
             self.operators_come(self.now + again);
         }

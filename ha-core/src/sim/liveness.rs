@@ -12,6 +12,7 @@ use super::observer::Invariant;
 use super::world::World;
 use crate::contact::AnnouncedPhase;
 use crate::name::{HierarchyName, NodeName};
+use crate::record::Happened;
 
 /// One line of what happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Line {
     pub hierarchy: Option<HierarchyName>,
     /// What.
     pub text: String,
+    /// What, as the node told it; `None` for what the world did.
+    pub told: Option<Happened>,
 }
 
 impl fmt::Display for Line {
@@ -49,6 +52,12 @@ impl World {
         let (now, past) = (self.now, &mut self.service[h]);
         if past.last().is_none_or(|last| last.on != on) {
             past.push(Service { from: now, on });
+        }
+    }
+
+    pub(super) fn observe_all_service(&mut self) {
+        for h in 0..self.setup.hierarchies.len() {
+            self.observe_service(h);
         }
     }
 
@@ -116,8 +125,8 @@ impl World {
         })
     }
 
-    /// What each agent says of a hierarchy.
-    pub(super) fn why(&self, h: usize) -> Vec<String> {
+    /// What each agent says of a hierarchy, by its position in the setup: one line for each node.
+    pub fn why(&self, h: usize) -> Vec<String> {
         let name = &self.setup.hierarchies[h].hierarchy.name;
         let of = |node: &super::node::Node| {
             let Some(agent) = &node.agent else { return format!("{}: no agent", node.name) };

@@ -97,6 +97,8 @@ pub(super) struct Program {
     pub(super) behaviour: Behaviour,
     /// Counts starts, so that a crash that was to come belongs to one.
     pub(super) starts: u64,
+    /// How long a start takes; `None`: some milliseconds.
+    pub(super) start_takes: Option<Duration>,
     /// The agent was told that it runs, and has not begun to stop it.
     pub(super) up: bool,
 }
@@ -187,8 +189,8 @@ impl Node {
         self.parts[hierarchy].iter().any(|part| part.real != Real::Stopped)
     }
 
-    /// Whether all of it runs.
+    /// Whether all of it runs, on a machine that does.
     pub(super) fn serves(&self, hierarchy: usize) -> bool {
-        self.on && self.parts[hierarchy].iter().all(|part| part.real == Real::Running)
+        self.on && !self.frozen && self.parts[hierarchy].iter().all(|part| part.real == Real::Running)
     }
 }

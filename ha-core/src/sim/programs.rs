@@ -38,7 +38,10 @@ impl World {
         let node = &mut self.nodes[n];
         let program = &mut node.parts[h][r];
         let (behaviour, was) = (program.behaviour, program.real);
-        let (length, outcome, becomes) = fate(order.operation, behaviour, was, &mut node.draws);
+        let (mut length, outcome, becomes) = fate(order.operation, behaviour, was, &mut node.draws);
+        if let (Operation::Start, Some(takes), Some(_)) = (order.operation, node.parts[h][r].start_takes, length) {
+            length = Some(takes);
+        }
         match order.operation {
             Operation::Start => {
                 node.flights.retain(|_, f| f.part != order.part);

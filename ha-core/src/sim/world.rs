@@ -18,12 +18,12 @@ use super::observer::{Observer, Violation};
 use super::queue::Queue;
 use super::setup::Setup;
 use crate::claim::lock_area::machine::{Input as AreaInput, Tag};
-use crate::name::HierarchyName;
+use crate::name::{HierarchyName, ResourceName};
 use crate::recovery::{Operation, Pressure};
 
 /// From one look at the whole to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// From the power to the agent.
+/// From the power to the agent, if nothing else is said.
 const BOOT: Duration = Duration::from_secs(2);
 /// So many datagrams wait for an agent that is stopped; more are dropped, as a socket would.
 const SOCKET: usize = 256;
@@ -111,6 +111,7 @@ pub struct World {
     pub(super) changed_at: Moment,
     pub(super) next_flight: u64,
     pub(super) next_command: u64,
+    pub(super) boots_in: Duration,
     draws: Draws,
 }
 
@@ -169,8 +170,25 @@ impl World {
             changed_at: Moment::BEGIN,
             next_flight: 0,
             next_command: 0,
+            boots_in: BOOT,
             draws: draws.branch("world"),
             setup,
+        }
+    }
+
+    /// A machine that resets itself needs so long until its agent runs again.
+    pub fn boot_takes(&mut self, span: Duration) {
+        self.boots_in = span;
+    }
+
+    /// Every start of a resource needs so long, on every node; without this, some milliseconds.
+    pub fn start_takes(&mut self, hierarchy: &HierarchyName, resource: &ResourceName, span: Duration) {
+        let Some(&h) = self.by_name.get(hierarchy) else { return };
+        let position = self.setup.hierarchies[h].hierarchy.resources.iter().position(|r| r.name == *resource);
+        if let Some(r) = position {
+            for node in &mut self.nodes {
+                node.parts[h][r].start_takes = Some(span);
+            }
         }
     }
 
@@ -276,7 +294,7 @@ impl World {
     pub(super) fn tell(&mut self, node: usize, text: impl FnOnce() -> String) {
         if self.log.is_some() {
             let (at, name) = (self.now, self.nodes[node].name.clone());
-            self.log(Line { at, node: Some(name), hierarchy: None, text: text() });
+            self.log(Line { at, node: Some(name), hierarchy: None, text: text(), told: None });
         }
     }
 
@@ -429,7 +447,7 @@ impl World {
         self.observer.disturbed();
         self.power_off(n);
         let boot = self.nodes[n].boot;
-        self.put(self.now + BOOT, What::Boots { node: n, boot });
+        self.put(self.now + self.boots_in, What::Boots { node: n, boot });
     }
 
     pub(super) fn kill_agent(&mut self, n: usize) {
