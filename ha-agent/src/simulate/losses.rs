@@ -27,12 +27,13 @@ fn combinations(nodes: &[NodeName], many: usize) -> Vec<Vec<NodeName>> {
     if many == 0 {
         return vec![Vec::new()];
     }
+    let enough = (nodes.len() + 1).saturating_sub(many);
     let with = |(i, first): (usize, &NodeName)| {
         let first = first.clone();
         let rest = combinations(&nodes[i + 1..], many - 1);
         rest.into_iter().map(move |rest| std::iter::once(first.clone()).chain(rest).collect::<Vec<_>>())
     };
-    nodes.iter().enumerate().flat_map(with).collect()
+    nodes.iter().enumerate().take(enough).flat_map(with).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod fault;
 mod findings;
 mod losses;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 use serde::Serialize;

@@ -108,6 +108,20 @@ fn nothing_moves_when_all_networks_are_cut_and_the_storage_is_there() {
 }
 
 #[test]
+fn storage_that_is_lost_keeps_nobody_busy() {
+    let mut world = running(3);
+    for name in NODES {
+        world.act(Action::Storage(node(name), Path::Lost));
+    }
+    world.run_until(world.now() + secs(20));
+    let before = world.stats().events;
+    world.run_until(world.now() + secs(60));
+    let events = world.stats().events - before;
+    assert!(events < 100_000, "{events} events in a minute in which nothing can be done");
+    assert_eq!(world.violation(), None, "{}", story(&world));
+}
+
+#[test]
 fn the_last_node_serves_everything() {
     let mut world = running(3);
     world.act(Action::CutAll);
