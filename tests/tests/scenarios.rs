@@ -1,5 +1,7 @@
 //! Every scenario in `scenarios/` happens in the simulator as it is written there; each row of the tables that lead to them names one.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be read fails the test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
