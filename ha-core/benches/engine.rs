@@ -105,7 +105,17 @@ fn engine(me: &str, count: usize, now: Time) -> Engine {
     let mut engine = Engine::new(config, now).expect("valid");
     for i in 0..count {
         let hierarchy = Arc::new(hierarchy(i));
-        engine.join(now, Joining { hierarchy, lease: None, lasting: Lasting::default(), running: None, probed: false });
+        engine.join(
+            now,
+            Joining {
+                hierarchy,
+                lease: None,
+                lasting: Lasting::default(),
+                running: None,
+                proven_until: None,
+                probed: false,
+            },
+        );
     }
     engine
 }

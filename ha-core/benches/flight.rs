@@ -147,7 +147,14 @@ fn flight(me: &str, count: usize, now: Time, tape: Option<(Box<dyn Sink>, Limits
     let mut flight = Flight::new(config, now, tape).expect("valid");
     for i in 0..count {
         let hierarchy = Arc::new(hierarchy(i));
-        let joining = Joining { hierarchy, lease: None, lasting: Lasting::default(), running: None, probed: false };
+        let joining = Joining {
+            hierarchy,
+            lease: None,
+            lasting: Lasting::default(),
+            running: None,
+            proven_until: None,
+            probed: false,
+        };
         flight.call(now, Call::Join(joining));
     }
     flight

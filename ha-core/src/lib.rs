@@ -78,6 +78,7 @@ pub mod driver;
 pub mod engine;
 pub mod hierarchy;
 pub mod mastership;
+mod mutation;
 pub mod name;
 pub mod record;
 pub mod recovery;

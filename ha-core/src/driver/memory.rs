@@ -11,14 +11,25 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Lasting;
+use crate::engine::{Lasting, TenureOf};
 use crate::name::{BootId, Epoch, HierarchyName, Incarnation};
+use crate::time::Time;
 
 /// What runs here; void after a reboot.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Running {
     boot: String,
     hierarchies: BTreeMap<HierarchyName, Epoch>,
+}
+
+/// To when each tenure was proven; void after a reboot. A file of its own, small whatever runs, since every renewal writes it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Proven {
+    boot: String,
+    #[serde(default)]
+    leases: BTreeMap<String, Time>,
+    #[serde(default)]
+    hierarchies: BTreeMap<HierarchyName, Time>,
 }
 
 /// What outlives a reboot for the node as a whole.
@@ -34,6 +45,9 @@ pub(super) struct RunMemory {
     file: PathBuf,
     running: Running,
     changed: bool,
+    proven_file: PathBuf,
+    proven: Proven,
+    proven_changed: bool,
 }
 
 impl RunMemory {
@@ -46,7 +60,31 @@ impl RunMemory {
         if running.boot != boot.to_string() {
             running = Running { boot: boot.to_string(), hierarchies: BTreeMap::new() };
         }
-        Ok((RunMemory { file, running, changed: false }, complaint))
+        let proven_file = directory.join("proven.json");
+        let (found, complaint_of_proven) = read::<Proven>(&proven_file);
+        let mut proven = found.unwrap_or_default();
+        if proven.boot != boot.to_string() {
+            proven = Proven { boot: boot.to_string(), ..Proven::default() };
+        }
+        let memory = RunMemory { file, running, changed: false, proven_file, proven, proven_changed: false };
+        Ok((memory, complaint.or(complaint_of_proven)))
+    }
+
+    /// To when an earlier life of the agent had proven the tenure of a hierarchy, which shares a lease or has its own.
+    pub(super) fn proven_until(&self, hierarchy: &HierarchyName, lease: Option<&str>) -> Option<Time> {
+        match lease {
+            Some(lease) => self.proven.leases.get(lease),
+            None => self.proven.hierarchies.get(hierarchy),
+        }
+        .copied()
+    }
+
+    pub(super) fn set_proven(&mut self, of: TenureOf, until: Time) {
+        self.proven_changed = true;
+        match of {
+            TenureOf::Lease(lease) => self.proven.leases.insert(lease, until),
+            TenureOf::Hierarchy(hierarchy) => self.proven.hierarchies.insert(hierarchy, until),
+        };
     }
 
     pub(super) fn epoch(&self, hierarchy: &HierarchyName) -> Option<Epoch> {
@@ -58,6 +96,9 @@ impl RunMemory {
     }
 
     pub(super) fn set(&mut self, hierarchy: HierarchyName, epoch: Option<Epoch>) {
+        if epoch.is_none() {
+            self.proven_changed |= self.proven.hierarchies.remove(&hierarchy).is_some();
+        }
         self.changed |= match epoch {
             Some(epoch) => self.running.hierarchies.insert(hierarchy, epoch) != Some(epoch),
             None => self.running.hierarchies.remove(&hierarchy).is_some(),
@@ -69,6 +110,10 @@ impl RunMemory {
         if self.changed {
             write(&self.file, &self.running, Durability::UntilReboot)?;
             self.changed = false;
+        }
+        if self.proven_changed {
+            write(&self.proven_file, &self.proven, Durability::UntilReboot)?;
+            self.proven_changed = false;
         }
         Ok(())
     }
@@ -156,6 +201,23 @@ mod tests {
         assert_eq!(memory.epoch(&web), Some(Epoch(7)));
         let (memory, _) = RunMemory::open(directory.path(), boot(2)).unwrap();
         assert_eq!(memory.epoch(&web), None);
+    }
+
+    #[test]
+    fn to_when_tenures_were_proven_is_remembered_until_the_next_boot() {
+        let directory = tempfile::tempdir().unwrap();
+        let (web, db) = (HierarchyName::new("web").unwrap(), HierarchyName::new("db").unwrap());
+        let (mut memory, _) = RunMemory::open(directory.path(), boot(1)).unwrap();
+        memory.set_proven(TenureOf::Lease("main".to_owned()), Time(5));
+        memory.set_proven(TenureOf::Hierarchy(db.clone()), Time(6));
+        memory.flush().unwrap();
+        let (mut memory, _) = RunMemory::open(directory.path(), boot(1)).unwrap();
+        assert_eq!(memory.proven_until(&web, Some("main")), Some(Time(5)));
+        assert_eq!(memory.proven_until(&db, None), Some(Time(6)));
+        memory.set(db.clone(), None);
+        assert_eq!(memory.proven_until(&db, None), None);
+        let (memory, _) = RunMemory::open(directory.path(), boot(2)).unwrap();
+        assert_eq!(memory.proven_until(&web, Some("main")), None);
     }
 
     #[test]

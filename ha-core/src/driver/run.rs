@@ -174,6 +174,10 @@ impl Run {
             lease: lease.as_ref().map(|l| l.name().to_owned()),
             lasting,
             running,
+            proven_until: self
+                .memory
+                .as_ref()
+                .and_then(|m| m.proven_until(&member.hierarchy.name, lease.as_ref().map(|l| l.name()))),
             probed: !member.probes.is_empty(),
         };
         let senses = self.senses(&name, &member);
@@ -339,13 +343,19 @@ impl Run {
     fn carry_out_all(&mut self) {
         let mut effects = Vec::new();
         while let Some(effect) = self.engine.poll_effect() {
-            if let Effect::RememberRunning { hierarchy, epoch } = &effect {
-                self.running.set(hierarchy, epoch.is_some());
-                if let Some(memory) = &mut self.memory {
-                    memory.set(hierarchy.clone(), *epoch);
+            match effect {
+                Effect::RememberRunning { hierarchy, epoch } => {
+                    self.running.set(&hierarchy, epoch.is_some());
+                    if let Some(memory) = &mut self.memory {
+                        memory.set(hierarchy, epoch);
+                    }
                 }
-            } else {
-                effects.push(effect);
+                Effect::RememberTenure { of, until } => {
+                    if let Some(memory) = &mut self.memory {
+                        memory.set_proven(of, until);
+                    }
+                }
+                other => effects.push(other),
             }
         }
         // What led to the effects is written down before they are carried out.
@@ -412,7 +422,7 @@ impl Run {
             }
             Effect::Unwatch { hierarchy, resource } => self.work.unwatch(&hierarchy, &resource),
             // Done before the others, in `carry_out_all`.
-            Effect::RememberRunning { .. } => {}
+            Effect::RememberRunning { .. } | Effect::RememberTenure { .. } => {}
             Effect::RememberLasting { hierarchy, lasting } => {
                 if let Some(state) = &self.state {
                     state.write(Written::Hierarchy(hierarchy, Box::new(lasting)));

@@ -11,6 +11,7 @@ use crate::contact::{Directive, Message, Transmit};
 use crate::name::{ChannelName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::Event;
 use crate::recovery::{OpId, Operation, Outcome, Pressure};
+use crate::time::Time;
 
 /// Names a command until it is answered; chosen by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -214,6 +215,14 @@ pub enum Effect {
         /// The tenure; `None` when nothing of it runs any more.
         epoch: Option<Epoch>,
     },
+    /// Remember, until the next boot, to when a tenure is proven. If it is not done, what runs is stopped sooner than it need be after a
+    /// restart of the agent; nothing else.
+    RememberTenure {
+        /// Whose.
+        of: TenureOf,
+        /// On this boot's clock.
+        until: Time,
+    },
     /// Remember beyond the next boot.
     RememberLasting {
         /// The hierarchy.
@@ -255,10 +264,12 @@ impl Effect {
             | Effect::Watch { hierarchy, .. }
             | Effect::Unwatch { hierarchy, .. }
             | Effect::RememberRunning { hierarchy, .. }
+            | Effect::RememberTenure { of: TenureOf::Hierarchy(hierarchy), .. }
             | Effect::RememberLasting { hierarchy, .. } => Some(hierarchy),
             Effect::Tell(event) => event.hierarchy.as_ref(),
             Effect::Send(_)
             | Effect::Cancel { .. }
+            | Effect::RememberTenure { of: TenureOf::Lease(_), .. }
             | Effect::RememberStandby(_)
             | Effect::Reset { .. }
             | Effect::Answer { .. }
@@ -274,6 +285,7 @@ impl Effect {
             Effect::Send(_)
                 | Effect::Uphold { .. }
                 | Effect::Inspect { .. }
+                | Effect::RememberTenure { .. }
                 | Effect::Operate { operation: Operation::Monitor, .. }
         )
     }
@@ -305,6 +317,7 @@ impl fmt::Display for Effect {
                 write!(f, "remember that {hierarchy} runs under epoch {epoch}")
             }
             Effect::RememberRunning { hierarchy, epoch: None } => write!(f, "remember that {hierarchy} does not run"),
+            Effect::RememberTenure { of, until } => write!(f, "remember that {of} is good until {until}"),
             Effect::RememberLasting { hierarchy, .. } => write!(f, "remember what is wanted of {hierarchy}"),
             Effect::RememberStandby(Some(why)) => write!(f, "remember standby: {why}"),
             Effect::RememberStandby(None) => f.write_str("remember not to be in standby"),
@@ -313,6 +326,25 @@ impl fmt::Display for Effect {
             Effect::Answer { id, .. } => write!(f, "answer command {}", id.0),
             Effect::Reincarnate(incarnation) => write!(f, "seal as incarnation {incarnation}"),
             Effect::Drained => f.write_str("drained"),
+        }
+    }
+}
+
+/// Whose tenure.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TenureOf {
+    /// Everything that is held on a shared lease.
+    Lease(String),
+    /// A hierarchy whose claim is a lease of its own.
+    Hierarchy(HierarchyName),
+}
+
+impl fmt::Display for TenureOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TenureOf::Lease(lease) => write!(f, "lease {lease}"),
+            TenureOf::Hierarchy(hierarchy) => write!(f, "the claim of {hierarchy}"),
         }
     }
 }

@@ -70,12 +70,13 @@ impl Engine {
             return Some(trouble.clone());
         }
         let lease = self.leases.get(entry.lease.as_ref()?)?;
-        if lease.until.is_some_and(|t| t > self.now) {
+        if lease.is_good {
             return None;
         }
         let name = entry.lease.as_deref().unwrap_or_default();
         Some(match &lease.trouble {
             Some(trouble) => format!("lease {name} is not held: {trouble}"),
+            None if lease.until.is_some() => format!("lease {name} is about to end: no renewal was acknowledged"),
             None => format!("lease {name} is not held yet"),
         })
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Engine, Entry, TimerKey};
+use super::{Effect, Engine, Entry, TenureOf, TimerKey};
 use crate::claim::{LeaseNews, Loss, PeerOnStorage, Tenure};
+use crate::mutation::{self, Mutation};
 use crate::name::{BootId, ChannelName, HierarchyName, NodeName};
 use crate::record::Happened;
 use crate::recovery::OpId;
@@ -25,6 +26,8 @@ const UPHOLD_AGAIN: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Lease {
     pub(super) until: Option<Time>,
+    /// It is held, and so long that what runs on it could still be stopped by force: claims may be held on it.
+    pub(super) is_good: bool,
     /// The longest it was ever good for.
     length: Duration,
     /// The end that was proven last, also when the lease is not held any more.
@@ -41,6 +44,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// When what runs on it must begin to be stopped by force: the longest forced stop among those that were ever held on it before its end,
+    /// whatever their number.
+    fn last_moment(&self) -> Option<Time> {
+        self.until.map(|until| until - self.forced.min(self.length / 3))
+    }
+
     /// It was never held, and nothing is wrong with it: it is being entered.
     pub(super) fn is_being_entered(&self) -> bool {
         self.until.is_none() && self.trouble.is_none() && self.length.is_zero()
@@ -63,6 +72,34 @@ impl Engine {
         }
     }
 
+    /// What an earlier life of the agent left running may run to the end that it had proven, whether or not this one gets to prove it anew.
+    pub(super) fn recall_tenure(&mut self, name: &HierarchyName, proven_until: Option<Time>) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let unknown = entry.lease.is_some().then_some(self.now);
+        let until = proven_until.or(unknown).filter(|_| !mutation::is_on(Mutation::ForgetFormerTenure));
+        let Some(until) = until else { return };
+        entry.guarded_until = Some(until);
+        let forced = entry.life.hierarchy.policy.forced_stop_within.min(self.now.until(until) / 3);
+        self.timers.set(TimerKey::TenureEnd(name.clone()), until - forced);
+    }
+
+    pub(super) fn tenure_ends(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let lease = entry.lease.as_ref().and_then(|lease| self.leases.get(lease)).filter(|lease| lease.is_good);
+        if let Some((lease, last)) = lease.and_then(|lease| Some((lease, lease.last_moment()?)))
+            && entry.life.is_recalled()
+        {
+            // The lease was entered again before the former one ended, so nobody can have taken in between what was held on it, nor can
+            // while it beats: there is time to prove it.
+            entry.guarded_until = lease.until;
+            return self.timers.set(TimerKey::TenureEnd(name.clone()), last);
+        }
+        self.with_life(name, |life, around, now, out| {
+            life.claim_lost("its lease ends and could not be renewed", around, now, out);
+        });
+        self.dirty.insert(name.clone());
+    }
+
     pub(super) fn renewed(&mut self, name: &HierarchyName, tenure: Tenure) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_EVERY);
@@ -70,6 +107,7 @@ impl Engine {
             let length = self.now.until(until);
             entry.tenure_length = Some(length);
             entry.guarded_until = Some(until);
+            self.effects.push_back(Effect::RememberTenure { of: TenureOf::Hierarchy(name.clone()), until });
             let forced = entry.life.hierarchy.policy.forced_stop_within.min(length / 3);
             self.timers.set(TimerKey::TenureEnd(name.clone()), until - forced);
             self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_EVERY.min(length / 5));
@@ -111,17 +149,18 @@ impl Engine {
     pub(super) fn lease_news(&mut self, name: &str, news: &LeaseNews) {
         let now = self.now;
         let lease = self.leases.entry(name.to_owned()).or_default();
-        let was_good = lease.until.is_some_and(|t| t > now);
         let was_trouble = lease.trouble.clone();
         // A lease that ran out and was entered anew proves nothing of what was held before, however good it looks.
         let lapsed = std::mem::replace(&mut lease.lapsed, news.lapsed) != news.lapsed;
         lease.until = news.until;
         lease.proven = news.until.or(lease.proven);
         lease.trouble.clone_from(&news.trouble);
-        let is_good = news.until.is_some_and(|t| t > now);
-        if let Some(until) = news.until.filter(|_| is_good) {
+        if let Some(until) = news.until {
             lease.length = lease.length.max(now.until(until));
+            self.effects.push_back(Effect::RememberTenure { of: TenureOf::Lease(name.to_owned()), until });
         }
+        let is_good = lease.last_moment().is_some_and(|last| last > now);
+        let was_good = std::mem::replace(&mut lease.is_good, is_good);
         let channel = match &lease.channel {
             Some(channel) => channel.clone(),
             None => {
@@ -162,7 +201,7 @@ impl Engine {
         if is_good {
             self.set_lease_end(name);
         }
-        if is_good != was_good || lapsed {
+        if (is_good != was_good || lapsed) && !mutation::is_on(Mutation::OverstayLease) {
             let why = if is_good { "the lease ran out before it was renewed" } else { "the lease is lost" };
             for member in members {
                 self.with_life(&member, |life, around, now, out| {
@@ -178,13 +217,11 @@ impl Engine {
         }
     }
 
-    /// One timer for the whole lease, whatever the number of its members: the longest forced stop among those that were ever
-    /// held on it decides when it is too late to wait.
+    /// One timer for the whole lease, whatever the number of its members.
     pub(super) fn set_lease_end(&mut self, name: &str) {
-        let Some(lease) = self.leases.get(name) else { return };
-        let Some(until) = lease.until else { return };
-        let forced = lease.forced.min(lease.length / 3);
-        self.timers.set(TimerKey::LeaseEnd(name.to_owned()), until - forced);
+        if let Some(last) = self.leases.get(name).and_then(Lease::last_moment) {
+            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), last);
+        }
     }
 
     /// To when what runs of a hierarchy may run at most.
@@ -197,7 +234,10 @@ impl Engine {
     }
 
     pub(super) fn lease_ends(&mut self, name: &str) {
-        let Some(lease) = self.leases.get(name) else { return };
+        let Some(lease) = self.leases.get_mut(name).filter(|_| !mutation::is_on(Mutation::OverstayLease)) else {
+            return;
+        };
+        lease.is_good = false;
         let left = lease.until.map_or(Duration::ZERO, |t| self.now.until(t));
         let trouble = lease.trouble.clone().unwrap_or_else(|| "no renewal was acknowledged".to_owned());
         let why = format!("lease {name} ends in {left:.1?} and could not be renewed: {trouble}");
@@ -209,9 +249,6 @@ impl Engine {
                 }
             });
             self.dirty.insert(member);
-        }
-        if left > Duration::ZERO {
-            self.timers.set(TimerKey::LeaseEnd(name.to_owned()), self.now + left);
         }
     }
 

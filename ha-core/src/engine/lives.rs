@@ -31,6 +31,7 @@ impl Engine {
             can_reset: self.config.can_reset,
             before,
             lease_length,
+            lease_is_good: entry.lease.as_ref().is_none_or(|l| self.leases.get(l).is_some_and(|l| l.is_good)),
         };
         let result = act(&mut entry.life, &around, self.now, &mut self.out);
         self.carry_out(name);
@@ -105,7 +106,10 @@ impl Engine {
         if !entry.life.holds() {
             entry.upholding = None;
             self.timers.cancel(&TimerKey::Uphold(name.clone()));
-            self.timers.cancel(&TimerKey::TenureEnd(name.clone()));
+            // What is recalled keeps the end that it was given.
+            if !entry.life.is_recalled() {
+                self.timers.cancel(&TimerKey::TenureEnd(name.clone()));
+            }
             if !entry.life.runs() {
                 entry.guarded_until = None;
             } else if entry.guarded_until.is_none() {
@@ -113,6 +117,7 @@ impl Engine {
                 entry.guarded_until = entry.lease.as_ref().and_then(|l| self.leases.get(l)).and_then(|l| l.proven);
             }
         } else if entry.lease.is_some() {
+            self.timers.cancel(&TimerKey::TenureEnd(name.clone()));
             entry.guarded_until = None;
         }
         let place = (Reverse(entry.life.hierarchy.policy.importance), name.clone());

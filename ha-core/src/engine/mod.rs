@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub use call::{Call, Called};
 pub use command::{Ask, Command, Refused, Reply, Switch};
-pub use io::{CommandId, Effect, Input, Lasting};
+pub use io::{CommandId, Effect, Input, Lasting, TenureOf};
 use leases::Lease;
 pub use snapshot::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerView, ResourceView, Snapshot};
 
@@ -38,6 +38,7 @@ use crate::claim::{Held, Refusal};
 use crate::contact::{Contact, ContactConfig, ContactConfigError, Directive, NodeAnnouncement};
 use crate::hierarchy::{Fingerprint, Hierarchy};
 use crate::mastership::Judgement;
+use crate::mutation::{self, Mutation};
 use crate::name::{ClusterName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::{Event, Happened};
 use crate::recovery::{Decline, Life, LifeTimer, OpId, Out, Pressure};
@@ -75,6 +76,9 @@ pub struct Joining {
     pub lasting: Lasting,
     /// The epoch under which an earlier life of the agent recorded it as running.
     pub running: Option<Epoch>,
+    /// To when that life had proven the tenure, if that was [remembered](Effect::RememberTenure). What runs on a shared lease whose end is not
+    /// known is taken to have outlived it.
+    pub proven_until: Option<Time>,
     /// It has probes: its utility is 0 until they have said something.
     pub probed: bool,
 }
@@ -222,6 +226,7 @@ impl Engine {
         let shares_lease = self.entries.get(&name).is_some_and(|e| e.lease.is_some());
         if let Some(epoch) = joining.running {
             self.with_life(&name, |life, _, now, out| life.recall(epoch, now, out));
+            self.recall_tenure(&name, joining.proven_until);
         } else if !shares_lease {
             self.with_life(&name, |life, _, _, out| life.inspect(out));
         }
@@ -359,12 +364,7 @@ impl Engine {
                     }
                 }
                 TimerKey::Uphold(name) => self.uphold(&name),
-                TimerKey::TenureEnd(name) => {
-                    self.with_life(&name, |life, around, now, out| {
-                        life.claim_lost("its lease ends and could not be renewed", around, now, out);
-                    });
-                    self.dirty.insert(name);
-                }
+                TimerKey::TenureEnd(name) => self.tenure_ends(&name),
                 TimerKey::LeaseEnd(lease) => self.lease_ends(&lease),
                 TimerKey::Request(request) => self.request_failed(request, "no answer in time"),
             }
@@ -386,6 +386,7 @@ impl Engine {
         self.entries
             .iter()
             .filter(|(_, e)| e.life.runs())
+            .filter(|_| !mutation::is_on(Mutation::OverstayLease) && !mutation::is_on(Mutation::TellWatchdogNothing))
             .filter_map(|(name, e)| self.may_run_until(e).map(|t| (name, t)))
     }
 

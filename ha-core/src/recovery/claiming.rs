@@ -9,6 +9,7 @@ use super::life::{After, BACKOFF_FIRST, Life, LifeTimer, Phase, RETRY_FIRST, RET
 use super::table::{Step, Trigger};
 use super::{Around, Do, OpId, Out};
 use crate::claim::{Held, Holder, Holding, Refusal};
+use crate::mutation::{self, Mutation};
 use crate::name::{Epoch, NodeName};
 use crate::record::Happened;
 use crate::time::Time;
@@ -92,6 +93,10 @@ impl Life {
                 self.held = Some(held);
                 self.release(None, now, out);
             }
+            Err(_) if awaited && mutation::is_on(Mutation::StartWithoutClaim) => {
+                let (epoch, failures) = (self.known.next(), self.early_failures(now));
+                self.won(Held { epoch, tenure: crate::claim::Tenure::UntilRevoked, failures }, around, now, out);
+            }
             Err(refusal) if awaited && self.step(Trigger::ClaimRefused) == Step::Wait => {
                 self.refused(refusal, around, now, out);
             }
@@ -116,7 +121,7 @@ impl Life {
         // Recorded before the first start is asked for: whatever runs is found again after a crash of the agent.
         out.push(Do::Running(Some(held.epoch)));
         match self.recalled.take() {
-            Some((epoch, _)) if epoch == held.epoch => {
+            Some((epoch, _)) if epoch == held.epoch && !mutation::is_on(Mutation::RestartInsteadOfAdopting) => {
                 self.adopted = true;
                 self.enter(Phase::Adopting, "the claim stands: finding out what runs", now, out);
                 self.works.adopt_all(now, out);
@@ -178,8 +183,9 @@ impl Life {
         if let Refusal::Held { epoch, .. } = &refusal {
             self.known = self.known.max(*epoch);
         }
+        let never = mutation::is_on(Mutation::NeverAskAgain).then(|| now + Duration::from_secs(86_400));
         self.enter(Phase::Waiting, &refusal.to_string(), now, out);
-        self.timers.set(LifeTimer::Retry, at);
+        self.timers.set(LifeTimer::Retry, never.unwrap_or(at));
     }
 
     pub(super) fn longer_retry(&mut self) -> Duration {
@@ -191,6 +197,9 @@ impl Life {
     /// Something was heard that may change a refusal: ask again at once. Nothing that is heard mends the claim's storage.
     pub(crate) fn hurry(&mut self) {
         self.hurried |= matches!(self.phase, Phase::Claiming { .. });
+        if mutation::is_on(Mutation::NeverAskAgain) {
+            return;
+        }
         if self.phase == Phase::Waiting && self.recalled.is_none() && self.claim_trouble.is_none() {
             self.timers.cancel(&LifeTimer::Retry);
             self.retry = RETRY_FIRST;

@@ -20,6 +20,7 @@ impl Life {
         };
         let trouble = self.claim_trouble.is_some();
         ours && !trouble
+            && around.lease_is_good
             && !around.directive.maintenance
             && matches!(self.phase, Phase::Out | Phase::Waiting)
             && self.timers.get(&LifeTimer::Retry).is_none()

@@ -155,6 +155,11 @@ impl Life {
         self.phase == Phase::Starting
     }
 
+    /// Left running by an earlier life of the agent, and not proven by this one.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.recalled.is_some()
+    }
+
     pub(crate) fn is_claiming(&self) -> bool {
         matches!(self.phase, Phase::Claiming { .. } | Phase::Releasing { .. })
     }

@@ -91,4 +91,6 @@ pub(crate) struct Around<'a> {
     pub(crate) before: Option<(NodeName, Option<Time>)>,
     /// How long the tenure is from one renewal to its end, where it is a lease.
     pub(crate) lease_length: Option<Duration>,
+    /// Claims may be held on the shared lease that it needs, if it needs one.
+    pub(crate) lease_is_good: bool,
 }

@@ -9,6 +9,7 @@ use super::table::{Step, Trigger};
 use super::works::{Manner, Meaning, Operation, Outcome};
 use super::{Around, Do, OpId, Out};
 use crate::hierarchy::OnStopFailure;
+use crate::mutation::{self, Mutation};
 use crate::record::Happened;
 use crate::time::Time;
 
@@ -175,7 +176,8 @@ impl Life {
                 let after = after.clone();
                 let manner = if after == After::Lost { Manner::ByForce } else { Manner::Orderly };
                 self.works.advance_down(manner, now, out);
-                if self.works.all_down() && self.step(Trigger::AllDown) == Step::Release {
+                let is_down = self.works.all_down() || mutation::is_on(Mutation::ReleaseBeforeStopping);
+                if is_down && self.step(Trigger::AllDown) == Step::Release {
                     match after {
                         After::Release { heir } => {
                             // It may have died, or declined, while everything stopped here.

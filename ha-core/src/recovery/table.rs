@@ -97,7 +97,14 @@ pub(crate) fn step(phase: Kind, trigger: Trigger) -> Step {
         (K::Adopting | K::Starting | K::InService | K::Restarting, T::Repair) => Step::Repair,
         (K::Adopting | K::Starting | K::InService | K::Restarting, T::GiveUp) => Step::Stop,
         (
-            K::Adopting | K::Starting | K::InService | K::Restarting | K::Stopping | K::StopFailed | K::Claiming,
+            K::Waiting
+            | K::Claiming
+            | K::Adopting
+            | K::Starting
+            | K::InService
+            | K::Restarting
+            | K::Stopping
+            | K::StopFailed,
             T::ClaimLost,
         ) => Step::StopByForce,
         (K::Starting | K::InService | K::Restarting | K::Adopting | K::Stopping, T::Stuck) => Step::Hold,
@@ -107,7 +114,8 @@ pub(crate) fn step(phase: Kind, trigger: Trigger) -> Step {
         (K::Releasing, T::Released | T::ClaimLost) => Step::Rest,
         (K::Releasing, T::ReleaseFailed) => Step::Release,
 
-        (K::Out | K::Waiting, T::ClaimLost | T::ClaimRefused)
+        (K::Out | K::Waiting, T::ClaimRefused)
+        | (K::Out, T::ClaimLost)
         | (K::Out, T::NotCandidate)
         | (
             K::Claiming
@@ -195,7 +203,7 @@ mod tests {
             .collect();
         let expected = [
             "Out: Claim - GiveBack - - - - - - - - -",
-            "Waiting: Claim Rest GiveBack - - - - - - - - -",
+            "Waiting: Claim Rest GiveBack - StopByForce - - - - - - -",
             "Claiming: - - Start Wait StopByForce - - - - - - -",
             "Adopting: - - - - StopByForce Serve - Repair Stop Hold - -",
             "Starting: - - - - StopByForce Serve - Repair Stop Hold - -",

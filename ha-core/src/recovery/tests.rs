@@ -123,6 +123,7 @@ impl Fake {
             can_reset: self.can_reset,
             before: None,
             lease_length: None,
+            lease_is_good: true,
         };
         act(&mut self.life, &around, self.now, &mut self.out);
         let list = std::mem::take(&mut self.out.list);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::overdue::PATIENCE;
 use super::{Do, OpId, Out};
 use crate::hierarchy::Hierarchy;
+use crate::mutation::{self, Mutation};
 use crate::record::Happened;
 use crate::time::Time;
 
@@ -317,7 +318,8 @@ impl Works {
         }
         for i in 0..self.parts.len() {
             let spec = &self.hierarchy.resources[i];
-            let ready = spec.requires.iter().all(|r| self.parts[*r].state == State::Up);
+            let ready = spec.requires.iter().all(|r| self.parts[*r].state == State::Up)
+                || mutation::is_on(Mutation::StartOutOfOrder);
             if self.parts[i].state == State::Down && ready && self.parts[i].out.is_empty() {
                 let op = self.operate(i, Operation::Start, now, out);
                 self.parts[i].state = State::Starting(op);
@@ -350,7 +352,7 @@ impl Works {
                 State::Down => true,
                 State::Stuck => manner == Manner::ByForce,
                 _ => false,
-            });
+            }) || mutation::is_on(Mutation::StopOutOfOrder);
             if clear && matches!(self.parts[i].state, State::Up | State::Failed | State::Leftover) {
                 // Beside a call that hangs nothing may run but a kill.
                 match manner {

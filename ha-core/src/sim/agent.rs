@@ -14,7 +14,7 @@ use super::storage::{AreaOnNode, Question, boot_id};
 use super::world::{What, World};
 use crate::claim::lock_area::machine::{Config, Machine, Request};
 use crate::contact::{ContactConfig, KeyId, KeyRing, NodeIds, Opener, Sealer, Transmit};
-use crate::engine::{Effect, Engine, EngineConfig, Input, Joining};
+use crate::engine::{Effect, Engine, EngineConfig, Input, Joining, TenureOf};
 use crate::hierarchy::{Change, Fingerprint, Plan};
 use crate::name::{HierarchyName, Incarnation, ResourceName, Utility};
 use crate::record::Happened;
@@ -87,6 +87,7 @@ impl World {
             opener: Opener::new(&me, &self.setup.cluster, NodeIds::new(&names).ok()?, &keys),
             watched: std::collections::BTreeSet::new(),
             due_at: None,
+            called_for: None,
             feed_now: true,
             feed_soon: false,
             incarnation,
@@ -106,6 +107,7 @@ impl World {
         let name = hierarchy.name.clone();
         let joining = Joining {
             hierarchy,
+            proven_until: node.memory.proven.get(&TenureOf::Lease(area.clone())).copied(),
             lease: Some(area),
             lasting: node.memory.lasting.get(&name).cloned().unwrap_or_default(),
             running: node.memory.running.get(&name).copied(),
@@ -146,6 +148,7 @@ impl World {
         let time = self.nodes[n].time(self.now);
         let Some(agent) = &mut self.nodes[n].agent else { return };
         agent.due_at = None;
+        agent.called_for = agent.engine.next_deadline().filter(|at| *at <= time);
         if agent.engine.next_deadline().is_some_and(|at| at <= time) {
             agent.engine.handle_timeout(time);
         }
@@ -174,14 +177,18 @@ impl World {
     pub(super) fn carry(&mut self, n: usize) {
         let mut effects = Vec::new();
         while let Some(effect) = self.nodes[n].agent.as_mut().and_then(|agent| agent.engine.poll_effect()) {
-            if let Effect::RememberRunning { hierarchy, epoch } = effect {
-                let running = &mut self.nodes[n].memory.running;
-                match epoch {
-                    Some(epoch) => running.insert(hierarchy, epoch),
-                    None => running.remove(&hierarchy),
-                };
-            } else {
-                effects.push(effect);
+            let memory = &mut self.nodes[n].memory;
+            match effect {
+                Effect::RememberRunning { hierarchy, epoch: Some(epoch) } => {
+                    memory.running.insert(hierarchy, epoch);
+                }
+                Effect::RememberRunning { hierarchy, epoch: None } => {
+                    memory.running.remove(&hierarchy);
+                }
+                Effect::RememberTenure { of, until } => {
+                    memory.proven.insert(of, until);
+                }
+                other => effects.push(other),
             }
         }
         for effect in effects {
@@ -192,6 +199,10 @@ impl World {
         let Some(agent) = &mut self.nodes[n].agent else { return };
         if let Some(next) = agent.engine.next_deadline() {
             let at = clock.when(next).max(self.now);
+            if next <= clock.shows(self.now) && agent.called_for == Some(next) {
+                let what = format!("the engine of {} asks to be called again at once", self.nodes[n].name);
+                return self.observer.violated(self.now, super::Invariant::L4, what);
+            }
             if agent.due_at.is_none_or(|due| at < due) {
                 agent.due_at = Some(at);
                 self.for_agent_at(n, at, ForAgent::Due);
@@ -247,7 +258,7 @@ impl World {
                     agent.watched.remove(&part);
                 }
             }
-            Effect::RememberRunning { .. } => {}
+            Effect::RememberRunning { .. } | Effect::RememberTenure { .. } => {}
             Effect::RememberLasting { hierarchy, lasting } => self.write_state(n, Written::Lasting(hierarchy, lasting)),
             Effect::RememberStandby(why) => self.write_state(n, Written::Standby(why)),
             Effect::Reset { why } => {
@@ -376,8 +387,12 @@ impl World {
                     let (at, boot) = (node.clock.when(*first).max(now), node.boot);
                     self.queue.put(at, What::Machine { node: n, boot, what: ForMachine::Warden });
                 }
-                node.guard.killed.retain(|h, _| until.contains_key(h));
-                node.guard.until = until;
+                // What an earlier life of the agent guarded stays guarded until this one takes it over.
+                let life = node.life;
+                node.guard.until.retain(|_, (_, of)| *of != life);
+                node.guard.until.extend(until.into_iter().map(|(h, until)| (h, (until, life))));
+                let guarded = &node.guard.until;
+                node.guard.killed.retain(|h, _| guarded.contains_key(h));
             }
             WatchdogSetup::Device { timeout } => {
                 if until.values().all(|until| time < *until) {

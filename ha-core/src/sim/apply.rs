@@ -188,6 +188,8 @@ impl World {
     fn operators_come(&mut self, at: Moment) {
         let setup = self.setup.clone();
         for node in &setup.nodes {
+            // One that was being drained has ended meanwhile.
+            self.at(at, Action::StartAgent(node.name.clone()));
             self.at(at, Action::Ask { at: node.name.clone(), to: Some(node.name.clone()), ask: Ask::Online });
         }
         for (i, setup_of) in setup.hierarchies.iter().enumerate() {

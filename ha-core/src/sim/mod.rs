@@ -9,6 +9,7 @@
 mod action;
 mod agent;
 mod apply;
+pub mod campaign;
 mod clock;
 mod disk;
 mod draws;

@@ -11,7 +11,7 @@ use super::disk::Path;
 use super::draws::Draws;
 use super::storage::AreaOnNode;
 use crate::contact::{Opener, Sealer};
-use crate::engine::{Engine, Input, Lasting};
+use crate::engine::{Engine, Input, Lasting, TenureOf};
 use crate::name::{Epoch, HierarchyName, Incarnation, NodeName};
 use crate::recovery::{OpId, Operation, Outcome, Pressure};
 use crate::time::Time;
@@ -60,6 +60,8 @@ pub(super) struct Node {
 pub(super) struct Memory {
     /// Until the power is lost.
     pub(super) running: BTreeMap<HierarchyName, Epoch>,
+    /// Until the power is lost.
+    pub(super) proven: BTreeMap<TenureOf, Time>,
     pub(super) lasting: BTreeMap<HierarchyName, Lasting>,
     pub(super) standby: Option<String>,
 }
@@ -72,6 +74,8 @@ pub(super) struct Agent {
     pub(super) watched: BTreeSet<Part>,
     /// When it will be called because something is due.
     pub(super) due_at: Option<Moment>,
+    /// What was due when it was called last for that.
+    pub(super) called_for: Option<Time>,
     pub(super) feed_now: bool,
     pub(super) feed_soon: bool,
     pub(super) incarnation: Incarnation,
@@ -116,7 +120,8 @@ pub(super) struct Flight {
 /// What a watchdog was told last.
 #[derive(Default)]
 pub(super) struct Guard {
-    pub(super) until: BTreeMap<usize, Time>,
+    /// With the life of the agent that said so.
+    pub(super) until: BTreeMap<usize, (Time, u64)>,
     /// A device resets the machine then.
     pub(super) reset_at: Option<Moment>,
     /// When a warden first killed what runs.

@@ -56,6 +56,15 @@ impl fmt::Display for Violation {
     }
 }
 
+/// One lease, from when it is entered to when it runs out: of a node, in an area, in a life of the agent, and how often it had run out before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LeaseKey {
+    node: usize,
+    area: usize,
+    life: u64,
+    lapsed: u64,
+}
+
 /// A claim as its last answer gave it.
 #[derive(Clone, Debug)]
 pub(super) struct Tenancy {
@@ -64,6 +73,8 @@ pub(super) struct Tenancy {
     pub(super) epoch: Epoch,
     /// Given up, or not known to be decided in anybody's favour any more.
     pub(super) released: bool,
+    /// On which it was acquired.
+    lease: LeaseKey,
 }
 
 #[derive(Default)]
@@ -71,8 +82,12 @@ pub(super) struct Observer {
     pub(super) violation: Option<Violation>,
     pub(super) tenancies: BTreeMap<usize, Tenancy>,
     epochs: BTreeMap<usize, Epoch>,
-    /// To when a node's lease in an area was good at most, in this boot.
-    proven: BTreeMap<(usize, usize), Moment>,
+    /// To when each lease was good at most.
+    proven: BTreeMap<LeaseKey, Moment>,
+    /// By which lease of a later life of the agent one was continued.
+    goes_on: BTreeMap<LeaseKey, LeaseKey>,
+    /// The lease that a node has in an area, or had last.
+    leases: BTreeMap<(usize, usize), LeaseKey>,
     /// Hierarchies that a killed agent left in service, and that its next life must not touch.
     untouchable: BTreeMap<(usize, usize), Moment>,
     /// The record of each hierarchy, and how far they were looked for, by area.
@@ -84,22 +99,46 @@ impl Observer {
         Observer { numbers: vec![(0, BTreeMap::new()); areas], ..Observer::default() }
     }
 
-    pub(super) fn proven(&mut self, node: usize, area: usize, until: Moment) {
-        let proven = self.proven.entry((node, area)).or_default();
-        *proven = (*proven).max(until);
+    pub(super) fn leased(
+        &mut self,
+        now: Moment,
+        (node, area): (usize, usize),
+        (life, lapsed): (u64, u64),
+        until: Option<Moment>,
+    ) {
+        let key = LeaseKey { node, area, life, lapsed };
+        if let Some(until) = until {
+            // Entered again by a new life of the agent before the former lease ended: nobody can have taken anything in between.
+            let former = self.leases.insert((node, area), key).filter(|former| former.life != life);
+            if let Some(former) = former.filter(|former| self.end(*former) > now) {
+                self.goes_on.insert(former, key);
+            }
+            let proven = self.proven.entry(key).or_default();
+            *proven = (*proven).max(until);
+        }
     }
 
     pub(super) fn violated(&mut self, at: Moment, invariant: Invariant, what: String) {
         self.violation.get_or_insert(Violation { at, invariant, what });
     }
 
-    fn until(&self, node: usize, area: usize) -> Moment {
-        self.proven.get(&(node, area)).copied().unwrap_or_default()
+    /// To when a tenure lasts at most.
+    fn end_of(&self, tenancy: &Tenancy) -> Moment {
+        self.end(tenancy.lease)
+    }
+
+    fn end(&self, mut lease: LeaseKey) -> Moment {
+        let mut end = self.proven.get(&lease).copied().unwrap_or_default();
+        while let Some(next) = self.goes_on.get(&lease) {
+            end = end.max(self.proven.get(next).copied().unwrap_or_default());
+            lease = *next;
+        }
+        end
     }
 
     /// The machine lost its power, with all that ran.
     pub(super) fn powered_off(&mut self, node: usize) {
-        self.proven.retain(|(n, _), _| *n != node);
+        self.proven.retain(|key, _| key.node != node);
         self.untouchable.retain(|(n, _), _| *n != node);
     }
 
@@ -142,7 +181,8 @@ impl World {
         let boot = self.nodes[node].boot;
         let greatest = self.observer.epochs.get(&h).copied().unwrap_or_default();
         let before = self.observer.tenancies.get(&h).cloned();
-        let again = before.as_ref().is_some_and(|t| (t.node, t.boot, t.epoch) == (node, boot, epoch) && !t.released);
+        // A release that was asked for and then forgotten, the agent being killed, has not happened: the disk tells.
+        let again = before.as_ref().is_some_and(|t| (t.node, t.boot, t.epoch) == (node, boot, epoch));
         let me = self.nodes[node].name.clone();
         if epoch <= greatest && !again {
             self.violated(
@@ -156,7 +196,10 @@ impl World {
         }
         self.check_disk(node, h, epoch);
         self.observer.epochs.insert(h, greatest.max(epoch));
-        self.observer.tenancies.insert(h, Tenancy { node, boot, epoch, released: false });
+        let area = self.setup.hierarchies[h].area;
+        if let Some(lease) = self.observer.leases.get(&(node, area)).copied() {
+            self.observer.tenancies.insert(h, Tenancy { node, boot, epoch, released: false, lease });
+        }
     }
 
     fn check_takeover(&mut self, me: &NodeName, h: usize, former: &Tenancy) {
@@ -167,7 +210,7 @@ impl World {
             return;
         }
         let timing = self.setup.areas[area].header.timing;
-        let over = self.observer.until(former.node, area) + self.over_after(area);
+        let over = self.observer.end_of(former) + self.over_after(area);
         let needed = timing.expires_after() + timing.renew() * 2;
         let fit = holder.fit_since.is_some_and(|since| self.now.since(since) > needed);
         if fit {
@@ -271,25 +314,19 @@ impl World {
     }
 
     fn check_claim(&mut self, node: usize, h: usize, epoch: Epoch) {
-        let area = self.setup.hierarchies[h].area;
         let boot = self.nodes[node].boot;
-        let holds = self
-            .observer
-            .tenancies
-            .get(&h)
-            .is_some_and(|t| (t.node, t.boot, t.epoch) == (node, boot, epoch) && !t.released);
+        let tenancy = self.observer.tenancies.get(&h);
+        let held = tenancy.filter(|t| (t.node, t.boot, t.epoch) == (node, boot, epoch) && !t.released);
         let me = &self.nodes[node].name;
         let name = &self.setup.hierarchies[h].hierarchy.name;
-        if !holds {
-            let what = format!(
-                "{me} starts {name} under epoch {epoch}, which it does not hold: {:?}",
-                self.observer.tenancies.get(&h)
-            );
-            self.violated(Invariant::S2, what);
-        } else if self.now >= self.observer.until(node, area) {
-            let what = format!("{me} starts {name} after the end of its lease");
-            self.violated(Invariant::S2, what);
-        }
+        let what = match held {
+            None => format!("{me} starts {name} under epoch {epoch}, which it does not hold: {tenancy:?}"),
+            Some(held) if self.now >= self.observer.end_of(held) => {
+                format!("{me} starts {name} after the end of its lease")
+            }
+            Some(_) => return,
+        };
+        self.violated(Invariant::S2, what);
     }
 
     /// Something of a hierarchy began to run somewhere.
@@ -309,22 +346,17 @@ impl World {
         }
         let mut late = None;
         for (i, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.on) {
-            let overrun = |h: &&usize| {
-                let area = self.setup.hierarchies[**h].area;
-                self.now > self.observer.until(i, area) + self.over_after(area)
-            };
-            if let Some(h) = node.may_run.iter().find(overrun) {
-                late = Some((i, *h));
+            for h in &node.may_run {
+                let tenancy = self.observer.tenancies.get(h).filter(|t| t.node == i && t.boot == node.boot);
+                let end = tenancy.map(|t| self.observer.end_of(t)).unwrap_or_default();
+                if self.now > end + self.over_after(self.setup.hierarchies[*h].area) {
+                    late = Some((i, *h, end));
+                }
             }
         }
-        if let Some((node, h)) = late {
-            let area = self.setup.hierarchies[h].area;
-            let what = format!(
-                "{} runs {} although its lease ended at {}",
-                self.nodes[node].name,
-                self.setup.hierarchies[h].hierarchy.name,
-                self.observer.until(node, area)
-            );
+        if let Some((node, h, end)) = late {
+            let (node, name) = (&self.nodes[node].name, &self.setup.hierarchies[h].hierarchy.name);
+            let what = format!("{node} runs {name} although its lease ended at {end}");
             self.violated(Invariant::S7, what);
         }
     }

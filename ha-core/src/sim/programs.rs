@@ -147,7 +147,7 @@ impl World {
         let (now, boot) = (self.now, self.nodes[n].boot);
         let time = self.nodes[n].time(now);
         let over: Vec<usize> =
-            self.nodes[n].guard.until.iter().filter(|(_, until)| **until <= time).map(|(h, _)| *h).collect();
+            self.nodes[n].guard.until.iter().filter(|(_, (until, _))| *until <= time).map(|(h, _)| *h).collect();
         for h in over {
             if !self.nodes[n].runs(h) {
                 continue;
@@ -166,7 +166,7 @@ impl World {
 
     pub(super) fn killed_by_warden(&mut self, n: usize, h: usize) {
         let time = self.nodes[n].time(self.now);
-        if self.nodes[n].guard.until.get(&h).is_none_or(|until| *until > time) {
+        if self.nodes[n].guard.until.get(&h).is_none_or(|(until, _)| *until > time) {
             return;
         }
         self.nodes[n].flights.retain(|_, flight| flight.part.0 != h || flight.operation != Operation::Start);

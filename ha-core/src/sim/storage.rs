@@ -125,18 +125,21 @@ impl World {
                 Effect::Write { tag, offset, bytes, bound } => self.write(node, area, tag, offset, &bytes, bound),
                 Effect::Answer(id, answer) => self.area_answers(node, area, id, answer),
                 Effect::News(news) => {
-                    if let Some(until) = news.until {
-                        let until = self.nodes[node].clock.when(until);
-                        self.observer.proven(node, area, until);
-                    }
+                    let until = news.until.map(|until| self.nodes[node].clock.when(until));
+                    let life = self.nodes[node].life;
+                    self.observer.leased(self.now, (node, area), (life, news.lapsed), until);
                     let lease = self.setup.areas[area].name.to_string();
                     self.for_agent(node, ForAgent::Input(Input::Lease { lease, news }));
                 }
             }
         }
         if let Some(at) = self.area_of(node, area).and_then(|a| a.machine.next_deadline()) {
-            let at = self.nodes[node].clock.when(at).max(self.now + Duration::from_micros(1));
-            self.area_due(node, area, at);
+            if at <= time {
+                let what =
+                    format!("the lock area's machine of {} asks to be called again at once", self.nodes[node].name);
+                self.observer.violated(self.now, super::Invariant::L4, what);
+            }
+            self.area_due(node, area, self.nodes[node].clock.when(at));
         }
     }
 

@@ -158,7 +158,9 @@ fn a_hung_agent_loses_what_it_serves_to_the_warden_and_then_to_others() {
 #[test]
 fn a_frozen_machine_is_reset_by_its_watchdog_device() {
     let mut plan = setup(3);
-    plan.watchdog = WatchdogSetup::Device { timeout: ms(400) };
+    let timing = LeaseTiming::new(ms(100), ms(800), secs(1), ms(100)).unwrap();
+    plan.areas[0].header.timing = timing;
+    plan.watchdog = WatchdogSetup::Device { timeout: secs(1) };
     let mut world = World::new(Arc::new(plan), 3);
     world.keep_log();
     world.power_on_all();

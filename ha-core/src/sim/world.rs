@@ -27,6 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const BOOT: Duration = Duration::from_secs(2);
 /// So many datagrams wait for an agent that is stopped; more are dropped, as a socket would.
 const SOCKET: usize = 256;
+/// More events than this at one moment are one too many.
+const MOST_AT_ONCE: u64 = 1_000_000;
+
 /// Something that is going to happen.
 pub(super) enum What {
     Datagram {
@@ -112,6 +115,8 @@ pub struct World {
     pub(super) next_flight: u64,
     pub(super) next_command: u64,
     pub(super) boots_in: Duration,
+    /// Events at this moment.
+    still: u64,
     draws: Draws,
 }
 
@@ -171,6 +176,7 @@ impl World {
             next_flight: 0,
             next_command: 0,
             boots_in: BOOT,
+            still: 0,
             draws: draws.branch("world"),
             setup,
         }
@@ -300,6 +306,14 @@ impl World {
 
     fn step(&mut self) {
         let Some((at, what)) = self.queue.take() else { return };
+        self.still = if at == self.now { self.still + 1 } else { 0 };
+        if self.still > MOST_AT_ONCE {
+            self.observer.violated(
+                at,
+                super::Invariant::L4,
+                "time stands still: something happens again and again at once".to_owned(),
+            );
+        }
         self.now = at;
         self.stats.events += 1;
         match what {
@@ -429,6 +443,7 @@ impl World {
         node.flights.clear();
         node.guard = Guard::default();
         node.memory.running.clear();
+        node.memory.proven.clear();
         for h in 0..self.setup.hierarchies.len() {
             for r in 0..self.nodes[n].parts[h].len() {
                 self.nodes[n].parts[h][r].up = false;
@@ -463,7 +478,10 @@ impl World {
         node.flights.retain(|_, flight| {
             matches!(flight.operation, Operation::Start | Operation::Stop | Operation::Kill) && draws.in_thousand(500)
         });
+        // On a node on which nothing else is wrong.
+        let fit = node.on && !node.frozen && !node.hangs && node.lag.is_zero() && node.storage == Path::Good;
         let served: Vec<usize> = (0..node.parts.len())
+            .filter(|_| fit)
             .filter(|h| {
                 let well =
                     node.parts[*h].iter().all(|p| p.real == Real::Running && p.up && p.behaviour == Behaviour::Well);

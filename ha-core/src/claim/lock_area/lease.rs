@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::layout::{BlockError, Copy2, Header, Ownership, Slot, SlotState, newest};
 use super::paxos::{Me, Standing};
 use crate::claim::{LeaseNews, PeerOnStorage};
+use crate::mutation::{self, Mutation};
 use crate::name::{BootId, Incarnation};
 use crate::time::Time;
 
@@ -89,7 +90,7 @@ impl Watch {
             _ => {}
         }
         let expiry = header.timing.since_to_expiry(*since);
-        if *checked >= expiry {
+        if *checked >= expiry || mutation::is_on(Mutation::TakeWithoutWaiting) {
             return Standing::Expired;
         }
         let still = checked.since(*since).as_millis();
@@ -259,7 +260,8 @@ impl Lease {
     /// A slot write was answered; says whether the slots are to be read next.
     pub(super) fn written(&mut self, now: Time, result: Result<(), String>, header: &Header) -> bool {
         let issued = self.busy.take().unwrap_or(now);
-        if let Err(trouble) = result {
+        let counts = mutation::is_on(Mutation::CountUnacknowledgedRenewal);
+        if let Some(trouble) = result.err().filter(|_| !counts) {
             self.trouble = Some(trouble);
             if let Stage::Entering { first } = &mut self.stage {
                 *first = None;

@@ -5,6 +5,7 @@
 
 use super::layout::{Committed, Failures, Ownership, Record, Value};
 use crate::claim::Beliefs;
+use crate::mutation::{self, Mutation};
 use crate::name::{BootId, HierarchyName};
 use crate::time::Time;
 
@@ -100,7 +101,7 @@ impl Attempt {
     }
 
     fn hear(&mut self, record: &Record) {
-        if record.committed.instance > self.known.instance {
+        if record.committed.instance > self.known.instance && !mutation::is_on(Mutation::ForgetDecided) {
             self.known = record.committed.clone();
         }
         self.heard = self.heard.max((record.instance, record.mbal));
@@ -137,7 +138,10 @@ impl Attempt {
     fn wanted(&self, instance: u64, standing: impl Fn(&Ownership) -> Standing) -> Result<Value, Outcome> {
         let ownership = self.known.ownership;
         let mine = ownership.owner.is_some_and(|(slot, _)| slot == self.me.slot);
-        let next_epoch = |known: u64| instance.max(known + 1).max(ownership.epoch + 1);
+        let next_epoch = |known: u64| {
+            let next = instance.max(known + 1).max(ownership.epoch + 1);
+            if mutation::is_on(Mutation::ReuseEpoch) { ownership.epoch } else { next }
+        };
         match &self.wish {
             Wish::Name(name) if instance == 1 => Ok(Value::Name(name.clone())),
             Wish::Name(_) => Err(Outcome::Named),

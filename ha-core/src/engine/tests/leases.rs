@@ -183,3 +183,35 @@ fn a_refusal_that_was_on_its_way_when_the_new_boot_was_seen_is_not_waited_upon()
     let expected = ["asking for the claim", refused, "asking for the claim", "claim held, epoch 8"];
     assert_eq!(of_the_claim(&cluster), expected);
 }
+
+/// L4: a lease that is about to end is good for nothing new. What was stopped for it is not asked for again and again until it has ended.
+#[test]
+fn nothing_is_acquired_on_a_lease_that_is_about_to_end() {
+    let mut cluster = on_a_lease();
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    cluster.forget_events();
+    cluster.run(ms(8_800));
+    assert!(nothing_runs(&cluster));
+    let events = cluster.events(ALPHA, "web");
+    assert!(!events.contains(&"asking for the claim".to_owned()), "{events:#?}");
+    assert!(cluster.engine(ALPHA).next_deadline().is_some_and(|at| at > cluster.now));
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves again", |c| c.serves(ALPHA, "web"));
+}
+
+/// S7: an agent that restarts while the storage is away does not know whether its claims stand. It ends what runs before the end that its earlier
+/// life had proven, which it finds remembered.
+#[test]
+fn what_a_restarted_agent_cannot_prove_ends_with_the_tenure_of_its_earlier_life() {
+    let mut cluster = on_a_lease();
+    news(&mut cluster, Some(secs(9)), 0);
+    let end = cluster.now + secs(9);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    cluster.kill_agent(ALPHA);
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().storage_cut = true;
+    cluster.start_agent(ALPHA);
+    assert_eq!(cluster.engine(ALPHA).guarded().collect::<Vec<_>>(), [(&hier("web"), end)]);
+    cluster.until("all is stopped", nothing_runs);
+    assert!(cluster.now < end, "{} is not before {end}", cluster.now);
+}

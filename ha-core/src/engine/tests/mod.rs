@@ -118,6 +118,7 @@ struct Machine {
     lasting: BTreeMap<HierarchyName, Lasting>,
     standby: Option<String>,
     recorded: BTreeMap<HierarchyName, Epoch>,
+    proven: BTreeMap<TenureOf, Time>,
     parts: BTreeMap<(HierarchyName, ResourceName), Part>,
     operations: BTreeMap<OpId, (HierarchyName, ResourceName, Operation)>,
     events: Vec<Event>,
@@ -126,6 +127,13 @@ struct Machine {
     drained: bool,
     storage_cut: bool,
     can_reset: bool,
+}
+
+impl Machine {
+    fn proven_until(&self, hierarchy: &HierarchyName, lease: Option<&String>) -> Option<Time> {
+        let of = lease.map_or_else(|| TenureOf::Hierarchy(hierarchy.clone()), |lease| TenureOf::Lease(lease.clone()));
+        self.proven.get(&of).copied()
+    }
 }
 
 struct Cluster {
@@ -247,6 +255,7 @@ impl Cluster {
                 lease: self.lease.clone(),
                 lasting: machine.lasting.get(&hierarchy.name).cloned().unwrap_or_default(),
                 running: machine.recorded.get(&hierarchy.name).copied(),
+                proven_until: machine.proven_until(&hierarchy.name, self.lease.as_ref()),
                 probed: false,
             };
             engine.call(self.now, Call::Join(joining));
@@ -266,6 +275,7 @@ impl Cluster {
         self.kill_agent(name);
         let machine = self.machines.get_mut(&node(name)).unwrap();
         machine.recorded.clear();
+        machine.proven.clear();
         machine.parts.clear();
     }
 
@@ -625,6 +635,10 @@ impl Cluster {
             }
             Effect::RememberRunning { hierarchy, epoch: Some(epoch) } => {
                 machine.recorded.insert(hierarchy, epoch);
+                return;
+            }
+            Effect::RememberTenure { of, until } => {
+                machine.proven.insert(of, until);
                 return;
             }
             Effect::RememberRunning { hierarchy, epoch: None } => {

@@ -61,7 +61,7 @@ pub struct Header {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Start<'a> {
     /// A new engine, made of this at the header's moment.
-    New(Cow<'a, EngineConfig>),
+    New(Box<Cow<'a, EngineConfig>>),
     /// An engine in the middle of its work.
     State(Box<Cow<'a, Engine>>),
 }

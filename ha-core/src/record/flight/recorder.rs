@@ -124,7 +124,7 @@ impl Flight {
                 broken: false,
                 scratch: Vec::new(),
             };
-            tape.begin(&engine, Start::New(Cow::Owned(config)));
+            tape.begin(&engine, Start::New(Box::new(Cow::Owned(config))));
             tape
         });
         Ok(Flight { engine, effects: VecDeque::new(), tape })

@@ -229,7 +229,7 @@ fn by_another_version(start: &[u8], led_to: LedTo) -> Vec<u8> {
 #[test]
 fn what_another_version_decided_otherwise_is_said() {
     let mut start = Vec::new();
-    encode(&Record::Start(Start::New(std::borrow::Cow::Owned(config()))), &mut start);
+    encode(&Record::Start(Start::New(Box::new(std::borrow::Cow::Owned(config())))), &mut start);
     let led_to = LedTo { digest: 1, decisions: vec!["reset the node: it was in standby".to_owned()] };
     let bytes = by_another_version(&start, led_to.clone());
     let mut differences = Vec::new();
@@ -248,7 +248,7 @@ fn what_another_version_decided_otherwise_is_said() {
 #[test]
 fn a_state_that_only_another_version_understands_is_refused_with_that_version() {
     let mut longer = Vec::new();
-    encode(&Record::Start(Start::New(std::borrow::Cow::Owned(config()))), &mut longer);
+    encode(&Record::Start(Start::New(Box::new(std::borrow::Cow::Owned(config())))), &mut longer);
     longer.push(0);
     for start in [&[1, 1, 9, 9, 9], &*longer] {
         let error = replay(&[by_another_version(start, LedTo::default())]).error.unwrap().to_string();

@@ -16,7 +16,7 @@
 //! until web in service on beta within 10s
 //! ";
 //! let scenario = Scenario::parse(&Source::new("power.scenario", text)).unwrap();
-//! scenario.play().unwrap();
+//! assert!(scenario.play().is_ok());
 //! ```
 
 mod actions;

@@ -1,6 +1,6 @@
 //! Two engines, whole, with one hierarchy: every interleaving of what they hear of each other, of answers, commands, timers and faults.
 //!
-//! Production code: [`Engine`], so mastership, recovery and everything that puts them together. Supposed instead of computed:
+//! Production code: [`Engine`](crate::engine::Engine), so mastership, recovery and everything that puts them together. Supposed instead of computed:
 //! - **Contact.** A node hears the other one, with everything that it tells at that moment, or has not heard it for too long; in any order and as
 //!   late as it likes. Beats, deltas and hearsay are left out (they have tests of their own), and so are commands passed on to
 //!   another node.

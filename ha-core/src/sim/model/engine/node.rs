@@ -179,6 +179,8 @@ impl World {
             lease: None,
             lasting: local.lasting.clone(),
             running: local.recorded,
+            // When a tenure is over is the model's choice, whoever knows of it.
+            proven_until: None,
             probed: false,
         };
         engine.join(NOW, joining);
@@ -330,6 +332,7 @@ impl World {
                 }
             }
             Effect::Send(_)
+            | Effect::RememberTenure { .. }
             | Effect::Watch { .. }
             | Effect::Unwatch { .. }
             | Effect::Answer { .. }

@@ -1,7 +1,7 @@
 //! The lock area's machine, whole, on two or three nodes over one record: every interleaving of their transfers, with resets, deaths of
 //! agents, lapses of leases and failing transfers between any two of them, and writes that land, are lost, torn, or land much later.
 //!
-//! Production code: [`Machine`] with its batches, ballots, on-disk format and copies. Supposed instead of computed:
+//! Production code: [`Machine`](crate::claim::lock_area::machine::Machine) with its batches, ballots, on-disk format and copies. Supposed instead of computed:
 //! - **The lease.** It is good or not. While it is not, the node runs nothing, and the others can find its slot expired. It can be entered
 //!   anew at any time, under a new term. (That real times keep this promise is for the simulation and the tests of the lease.)
 //! - **Times.** A pause after a lost ballot, and the wait before something abandoned is given up, take any time.

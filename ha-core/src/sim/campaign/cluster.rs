@@ -1,0 +1,132 @@
+//! Random clusters.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Size;
+use crate::claim::lock_area::LeaseTiming;
+use crate::contact::Timing;
+use crate::hierarchy::{Failback, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceBuilder, Timeouts};
+use crate::name::{ChannelName, ClusterName, NodeName};
+use crate::sim::{AreaSetup, Draws, HierarchySetup, NodeSetup, Setup, WatchdogSetup};
+
+const NAMES: [&str; 8] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
+
+/// The most by which a clock is fast or slow: two of them differ by less than 1 %.
+const CLOCKS_PPM: u64 = 4_900;
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
+    // Small ones more often: they show as much, and sooner.
+    let skewed = |draws: &mut Draws, of: &std::ops::RangeInclusive<u64>| {
+        let most = draws.between(*of.start(), *of.end());
+        draws.between(*of.start(), most)
+    };
+    let count = skewed(draws, &size.nodes);
+    let names: Vec<String> =
+        (0..count as usize).map(|i| NAMES.get(i).map_or_else(|| format!("node{i}"), ToString::to_string)).collect();
+    let nodes = names.iter().filter_map(|name| {
+        let clock_ppm = i32::try_from(draws.below(2 * CLOCKS_PPM)).ok()? - i32::try_from(CLOCKS_PPM).ok()?;
+        Some(NodeSetup { name: NodeName::new(name).ok()?, clock_ppm })
+    });
+    let nodes: Vec<NodeSetup> = nodes.collect();
+    let all: Vec<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
+    let watchdog = match draws.below(2) {
+        0 => WatchdogSetup::Warden,
+        _ => WatchdogSetup::Device { timeout: ms(1_000) },
+    };
+    // A device counts whole seconds.
+    let least = if watchdog == WatchdogSetup::Warden { 400 } else { 1_000 };
+    let times = [(100, 800, least, 100), (50, 400, least, 100), (500, 4_000, 2_000, 500)];
+    let chosen = draws.pick(&times).copied().unwrap_or(times[0]);
+    let timing = LeaseTiming::new(ms(chosen.0), ms(chosen.1), ms(chosen.2), ms(chosen.3)).unwrap_or_default();
+    let hierarchies = skewed(draws, &size.hierarchies);
+    let areas = draws.between(1, 2).min(hierarchies);
+    let area = |i: u64| AreaSetup::new(&format!("area{i}"), all.clone(), (hierarchies as u32).max(8), timing).ok();
+    let areas: Vec<AreaSetup> = (0..areas).filter_map(area).collect();
+    let heartbeats = if draws.below(3) == 0 {
+        Timing { interval: ms(20), late_after: ms(60), dead_after: ms(200), startup_grace: ms(3_000) }
+    } else {
+        Timing { startup_grace: ms(5_000), ..Timing::default() }
+    };
+    let hierarchies: Vec<HierarchySetup> = (0..hierarchies)
+        .filter_map(|i| {
+            let hierarchy = Arc::new(hierarchy(draws, &format!("h{i}"), &names)?);
+            Some(HierarchySetup {
+                hierarchy,
+                area: draws.below(areas.len() as u64) as usize,
+                probed: draws.below(3) == 0,
+            })
+        })
+        .collect();
+    let channels = (0..draws.between(1, 3)).filter_map(|i| ChannelName::new(format!("net{i}")).ok()).collect();
+    #[expect(clippy::expect_used, reason = "the name is a valid one")]
+    let cluster = ClusterName::new("campaign").expect("a valid name");
+    let max_recoveries = draws.between(1, 8) as usize;
+    Setup { cluster, nodes, hierarchies, channels, timing: heartbeats, areas, watchdog, max_recoveries }
+}
+
+fn hierarchy(draws: &mut Draws, name: &str, nodes: &[String]) -> Option<Hierarchy> {
+    let mut order: Vec<String> = nodes.to_vec();
+    for i in (1..order.len()).rev() {
+        order.swap(i, draws.below(i as u64 + 1) as usize);
+    }
+    if draws.below(3) == 0 {
+        order.truncate(draws.between(1, order.len() as u64) as usize);
+    }
+    let mut builder = Hierarchy::builder(name).nodes(order).policy(policy(draws));
+    let timeouts = Timeouts { start: ms(2_000), stop: ms(1_500), monitor: ms(800), kill: ms(700) };
+    let mut before: Vec<String> = Vec::new();
+    for i in 0..draws.between(1, 4) {
+        let part = format!("part{i}");
+        let requires: BTreeSet<String> = before.iter().filter(|_| draws.below(2) == 0).cloned().collect();
+        let monitor = Monitor { every: ms(draws.between(300, 5_000)), unknowns_tolerated: draws.below(4) as u32 };
+        builder = builder.resource(ResourceBuilder::new(&part).requires(requires).timeouts(timeouts).monitor(monitor));
+        before.push(part);
+    }
+    builder.build().ok()
+}
+
+fn policy(draws: &mut Draws) -> Policy {
+    Policy {
+        importance: draws.below(3) as i32,
+        rank: if draws.below(4) == 0 { Rank::Utility { margin: 20 } } else { Rank::Priority },
+        failback: if draws.below(3) == 0 { Failback::Auto { after: ms(3_000) } } else { Failback::Manual },
+        restarts: Limit { count: draws.below(4) as u32, within: ms(20_000) },
+        decline_for: ms(draws.between(2_000, 12_000)),
+        settle: ms(draws.between(500, 3_000)),
+        quarantine: Limit { count: draws.between(2, 4) as u32, within: ms(60_000) },
+        on_stop_failure: [None, Some(OnStopFailure::Reset), Some(OnStopFailure::Hold)][draws.below(3) as usize],
+        forced_stop_within: ms(draws.between(100, 400)),
+    }
+}
+
+/// The cluster in a few lines.
+pub(super) fn describe(setup: &Setup) -> String {
+    let mut text = String::new();
+    let nodes: Vec<String> = setup.nodes.iter().map(|n| format!("{} ({:+} ppm)", n.name, n.clock_ppm)).collect();
+    let _ =
+        writeln!(text, "nodes: {}; {} networks; watchdog {:?}", nodes.join(", "), setup.channels.len(), setup.watchdog);
+    for area in &setup.areas {
+        let _ = writeln!(text, "lock area {}: {}", area.name, area.header.timing);
+    }
+    for h in &setup.hierarchies {
+        let nodes: Vec<&str> = h.hierarchy.nodes.iter().map(NodeName::as_str).collect();
+        let parts: Vec<String> = h.hierarchy.resources.iter().map(|r| format!("{}{:?}", r.name, r.requires)).collect();
+        let (name, policy) = (&h.hierarchy.name, &h.hierarchy.policy);
+        let area = &setup.areas[h.area].name;
+        let _ = writeln!(
+            text,
+            "{name} on {} in {area}: {}; probed: {}; {policy:?}",
+            nodes.join(" "),
+            parts.join(" "),
+            h.probed
+        );
+    }
+    text
+}

@@ -1,0 +1,303 @@
+//! Random trouble: what happens to a cluster, and when.
+//!
+//! Swarm testing (Groce et al., ISSTA 2012): each seed switches a random subset of the kinds of trouble on, so that some are seen undisturbed by the
+//! others.
+
+use std::time::Duration;
+
+use crate::engine::{Ask, Switch};
+use crate::name::{HierarchyName, NodeName, ResourceName};
+use crate::recovery::Pressure;
+use crate::sim::{Action, Behaviour, Draws, Moment, Path, Setup, WatchdogSetup, Weather};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Power,
+    Freeze,
+    AgentKilled,
+    AgentPaused,
+    Hanging,
+    Lag,
+    Cut,
+    OneWay,
+    AllCut,
+    Weather,
+    StorageSlow,
+    StorageErrors,
+    StorageHangs,
+    StorageLost,
+    Crash,
+    StartFails,
+    StopFails,
+    Unkillable,
+    Monitors,
+    CrashLoop,
+    Utility,
+    Lacks,
+    Moves,
+    StartStop,
+    Standby,
+    Maintenance,
+    Drain,
+    Reload,
+    Upgrade,
+    Pressure,
+}
+
+const KINDS: [Kind; 30] = [
+    Kind::Power,
+    Kind::Freeze,
+    Kind::AgentKilled,
+    Kind::AgentPaused,
+    Kind::Hanging,
+    Kind::Lag,
+    Kind::Cut,
+    Kind::OneWay,
+    Kind::AllCut,
+    Kind::Weather,
+    Kind::StorageSlow,
+    Kind::StorageErrors,
+    Kind::StorageHangs,
+    Kind::StorageLost,
+    Kind::Crash,
+    Kind::StartFails,
+    Kind::StopFails,
+    Kind::Unkillable,
+    Kind::Monitors,
+    Kind::CrashLoop,
+    Kind::Utility,
+    Kind::Lacks,
+    Kind::Moves,
+    Kind::StartStop,
+    Kind::Standby,
+    Kind::Maintenance,
+    Kind::Drain,
+    Kind::Reload,
+    Kind::Upgrade,
+    Kind::Pressure,
+];
+
+struct Trouble<'a> {
+    setup: &'a Setup,
+    draws: Draws,
+    actions: Vec<(Moment, Action)>,
+    revision: u32,
+}
+
+pub(super) fn draw(setup: &Setup, draws: &Draws, end: Moment) -> Vec<(Moment, Action)> {
+    let mut swarm = draws.branch("swarm");
+    let freezes = matches!(setup.watchdog, WatchdogSetup::Device { .. });
+    // A machine that freezes with its warden is beyond what a lease can guard against.
+    let possible = |kind: &Kind| freezes || *kind != Kind::Freeze;
+    let kinds: Vec<Kind> = KINDS.into_iter().filter(possible).filter(|_| swarm.below(3) == 0).collect();
+    let pace = [400u64, 2_000, 8_000, 40_000][swarm.below(4) as usize];
+    let mut trouble = Trouble { setup, draws: draws.branch("what"), actions: Vec::new(), revision: 0 };
+    // Switched on together, or one after the other.
+    let spread = [0, 50, 8_000][swarm.below(3) as usize];
+    for node in &setup.nodes {
+        let at = Moment::BEGIN + Duration::from_millis(swarm.between(0, spread));
+        trouble.actions.push((at, Action::PowerOn(node.name.clone())));
+    }
+    let mut at = Moment::BEGIN;
+    while !kinds.is_empty() {
+        at = at + Duration::from_millis(trouble.draws.between(1, 2 * pace));
+        if at >= end {
+            break;
+        }
+        if let Some(kind) = trouble.draws.pick(&kinds).copied() {
+            trouble.happen(at, kind);
+        }
+    }
+    let mut actions = trouble.actions;
+    actions.retain(|(at, _)| *at < end);
+    actions.sort_by_key(|(at, _)| *at);
+    actions
+}
+
+impl Trouble<'_> {
+    fn node(&mut self) -> NodeName {
+        let i = self.draws.below(self.setup.nodes.len() as u64) as usize;
+        self.setup.nodes[i].name.clone()
+    }
+
+    fn hierarchy(&mut self) -> (HierarchyName, ResourceName, NodeName) {
+        let i = self.draws.below(self.setup.hierarchies.len() as u64) as usize;
+        let hierarchy = &self.setup.hierarchies[i].hierarchy;
+        let r = self.draws.below(hierarchy.resources.len() as u64) as usize;
+        let n = self.draws.below(hierarchy.nodes.len() as u64) as usize;
+        (hierarchy.name.clone(), hierarchy.resources[r].name.clone(), hierarchy.nodes[n].clone())
+    }
+
+    /// From a few milliseconds to half a minute, each order of magnitude alike.
+    fn while_long(&mut self) -> Duration {
+        let most = [20, 300, 3_000, 30_000][self.draws.below(4) as usize];
+        Duration::from_millis(self.draws.between(1, most))
+    }
+
+    fn at(&mut self, at: Moment, action: Action) {
+        self.actions.push((at, action));
+    }
+
+    /// Something happens, and is over after a while.
+    fn passing(&mut self, at: Moment, begin: Action, end: Action) {
+        let over = at + self.while_long();
+        self.at(at, begin);
+        self.at(over, end);
+    }
+
+    fn ask(&mut self, at: Moment, ask: Ask, to: Option<NodeName>) {
+        let node = self.node();
+        self.at(at, Action::Ask { at: node, to, ask });
+    }
+
+    fn happen(&mut self, at: Moment, kind: Kind) {
+        let node = self.node();
+        let n = || node.clone();
+        match kind {
+            Kind::Power => self.passing(at, Action::PowerOff(n()), Action::PowerOn(n())),
+            Kind::Freeze => self.passing(at, Action::Freeze(n()), Action::Thaw(n())),
+            Kind::AgentKilled => self.passing(at, Action::KillAgent(n()), Action::StartAgent(n())),
+            Kind::AgentPaused => self.passing(at, Action::PauseAgent(n()), Action::ResumeAgent(n())),
+            Kind::Hanging => self.passing(at, Action::HangOperations(n()), Action::FreeOperations(n())),
+            Kind::Lag => {
+                let by = Duration::from_millis(self.draws.between(1, 150));
+                self.passing(at, Action::Lag(n(), by), Action::Lag(n(), Duration::ZERO));
+            }
+            Kind::Cut | Kind::OneWay => self.cut(at, kind),
+            Kind::AllCut => self.passing(at, Action::CutAll, Action::HealNetwork),
+            Kind::Weather => {
+                let weather = Weather {
+                    lost: self.draws.below(400) as u16,
+                    doubled: self.draws.below(100) as u16,
+                    delay: Duration::from_micros(self.draws.between(300, 60_000)),
+                };
+                self.passing(at, Action::Weather(weather), Action::Weather(Weather::FAIR));
+            }
+            Kind::StorageSlow => {
+                let by = Duration::from_millis(self.draws.between(1, 600));
+                self.storage(at, Path::Slow(by));
+            }
+            Kind::StorageErrors => self.storage(at, Path::Errors),
+            Kind::StorageHangs => self.storage(at, Path::Hangs),
+            Kind::StorageLost => self.storage(at, Path::Lost),
+            Kind::Crash => {
+                let (hierarchy, resource, node) = self.hierarchy();
+                self.at(at, Action::Crash { node, hierarchy, resource });
+            }
+            Kind::StartFails => self.behave(at, &[Behaviour::StartFails, Behaviour::StartHangs]),
+            Kind::StopFails => self.behave(at, &[Behaviour::StopFails, Behaviour::StopHangs]),
+            Kind::Unkillable => self.behave(at, &[Behaviour::Unkillable]),
+            Kind::Monitors => {
+                self.behave(at, &[Behaviour::MonitorBad, Behaviour::MonitorHangs, Behaviour::MonitorLies]);
+            }
+            Kind::CrashLoop => {
+                let after = self.while_long();
+                self.behave(at, &[Behaviour::Crashes(after)]);
+            }
+            Kind::Utility => {
+                let (hierarchy, _, node) = self.hierarchy();
+                let utility = [0, 0, 30, 70, 100][self.draws.below(5) as usize];
+                let (h, n) = (hierarchy.clone(), node.clone());
+                self.passing(
+                    at,
+                    Action::Utility { node, hierarchy, utility },
+                    Action::Utility { node: n, hierarchy: h, utility: 100 },
+                );
+            }
+            Kind::Lacks => {
+                let (hierarchy, _, node) = self.hierarchy();
+                let (h, n) = (hierarchy.clone(), node.clone());
+                let what = Some("a device".to_owned());
+                self.passing(
+                    at,
+                    Action::Lacks { node, hierarchy, what },
+                    Action::Lacks { node: n, hierarchy: h, what: None },
+                );
+            }
+            Kind::Moves => {
+                let (hierarchy, _, to) = self.hierarchy();
+                let to = (self.draws.below(3) > 0).then_some(to);
+                self.ask(at, Ask::Move { hierarchy, to }, None);
+            }
+            Kind::StartStop => {
+                let (hierarchy, ..) = self.hierarchy();
+                self.ask(at, Ask::Stop { hierarchy: hierarchy.clone() }, None);
+                let over = at + self.while_long();
+                self.ask(over, Ask::Start { hierarchy }, None);
+            }
+            Kind::Standby => {
+                self.ask(at, Ask::Standby, Some(n()));
+                let over = at + self.while_long();
+                self.ask(over, Ask::Online, Some(n()));
+            }
+            Kind::Maintenance => {
+                let (hierarchy, ..) = self.hierarchy();
+                self.ask(at, Ask::Maintenance { hierarchy: hierarchy.clone(), switch: Switch::On }, None);
+                let over = at + self.while_long();
+                self.ask(over, Ask::Maintenance { hierarchy, switch: Switch::Off }, None);
+            }
+            Kind::Drain => {
+                self.ask(at, Ask::Drain, Some(n()));
+                let over = at + self.while_long();
+                self.at(over, Action::StartAgent(n()));
+            }
+            Kind::Reload => self.reload(at),
+            Kind::Upgrade => self.at(at, Action::Upgrade { node: n(), version: "2".to_owned() }),
+            Kind::Pressure => {
+                self.passing(at, Action::Pressure(n(), Pressure::High), Action::Pressure(n(), Pressure::Calm));
+            }
+        }
+    }
+
+    fn cut(&mut self, at: Moment, kind: Kind) {
+        let (from, to) = (self.node(), self.node());
+        let channel = self.draws.below(3) as usize;
+        let channel = (channel > 0 && channel < self.setup.channels.len()).then_some(channel);
+        let over = at + self.while_long();
+        let mut ways = vec![(from.clone(), to.clone())];
+        if kind == Kind::Cut {
+            ways.push((to, from));
+        }
+        for (from, to) in ways {
+            self.at(at, Action::Cut { from: from.clone(), to: to.clone(), channel });
+            self.at(over, Action::Join { from, to, channel });
+        }
+    }
+
+    fn storage(&mut self, at: Moment, path: Path) {
+        let node = self.node();
+        // All of them at once, sometimes: the array itself.
+        if self.draws.below(4) == 0 {
+            let over = at + self.while_long();
+            for node in &self.setup.nodes {
+                self.actions.push((at, Action::Storage(node.name.clone(), path)));
+                self.actions.push((over, Action::Storage(node.name.clone(), Path::Good)));
+            }
+        } else {
+            self.passing(at, Action::Storage(node.clone(), path), Action::Storage(node, Path::Good));
+        }
+    }
+
+    fn behave(&mut self, at: Moment, hows: &[Behaviour]) {
+        let (hierarchy, resource, node) = self.hierarchy();
+        let node = (self.draws.below(4) > 0).then_some(node);
+        let how = self.draws.pick(hows).copied().unwrap_or_default();
+        let (n, h, r) = (node.clone(), hierarchy.clone(), resource.clone());
+        self.passing(
+            at,
+            Action::Behave { node, hierarchy, resource, how },
+            Action::Behave { node: n, hierarchy: h, resource: r, how: Behaviour::Well },
+        );
+    }
+
+    /// The files are changed everywhere, one node after the other.
+    fn reload(&mut self, at: Moment) {
+        let (hierarchy, ..) = self.hierarchy();
+        self.revision += 1;
+        for node in &self.setup.nodes {
+            let at = at + Duration::from_millis(self.draws.below(3_000));
+            let (node, hierarchy) = (node.name.clone(), hierarchy.clone());
+            self.actions.push((at, Action::Reload { node, hierarchy, revision: self.revision }));
+        }
+    }
+}
