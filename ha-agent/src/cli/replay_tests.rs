@@ -68,6 +68,7 @@ fn recording(by: &str) -> Vec<Vec<u8>> {
         lease: None,
         lasting: Lasting::default(),
         running: None,
+        proven_until: None,
         probed: false,
     };
     flight.call(Time(1_000_000_000), Call::Join(joining));

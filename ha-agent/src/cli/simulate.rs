@@ -53,6 +53,9 @@ pub(crate) struct SimulateArgs {
     /// Steps from a file, such as `power off alpha` and `until web in service on beta within 10s`: see docs/scenarios.md
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kill", "hang", "hang_agent", "cut", "storage_loss", "crash", "restart_agents"])]
     scenario: Option<PathBuf>,
+    /// So many runs, in each of which random things happen for two minutes before everything is repaired; with `--seed`, other ones
+    #[arg(long, value_name = "RUNS", value_parser = clap::value_parser!(u64).range(1..=1_000_000), conflicts_with_all = ["kill", "hang", "hang_agent", "cut", "storage_loss", "crash", "restart_agents", "scenario"])]
+    random: Option<u64>,
     /// How long resources need to start: `5s` for all, `web/server=20s` for one [default: some milliseconds]
     #[arg(long, value_name = "TIME", value_parser = start_time)]
     start_time: Vec<(Option<Part>, Duration)>,
@@ -90,6 +93,16 @@ pub(crate) fn simulate(dir: &Path, args: SimulateArgs) -> Result<Exit, Failure> 
     }
     let assumed = Assumed { starts: args.start_time.clone(), boot: args.boot_time.0, seed: args.seed };
     let stage = Stage::new(&config, &hierarchies, assumed)?;
+    if let Some(runs) = args.random {
+        let random = simulate::random(&stage, args.seed, runs);
+        let well = random.failed.is_none();
+        if args.json {
+            say_json(&random)?;
+        } else {
+            say(render::random(&random))?;
+        }
+        return Ok(if well { Exit::Done } else { Exit::Refused });
+    }
     let happenings = match &args.scenario {
         Some(file) => vec![scenario(&stage, file)?],
         None => faults(&stage, &args)?,

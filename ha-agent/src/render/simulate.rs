@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use super::status::problems;
 use super::table::{Cell, table};
-use crate::simulate::{Outcome, Report, Served, is_well};
+use crate::simulate::{FailedRun, Outcome, Random, Report, Served, is_well};
 use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, hanging, styled};
 
 /// So many hierarchies are shown for one thing that happens; the others are counted.
@@ -124,6 +124,24 @@ fn verdict(outcomes: &[Outcome]) -> String {
         );
     }
     styled(BAD, "not all is well in the end: the errors above say what")
+}
+
+/// What came of random trouble.
+pub(crate) fn random(random: &Random) -> String {
+    let Random { runs, seed, simulated_hours, takeovers, resets, failed } = random;
+    let mut text = format!(
+        "{runs} random runs from seed {seed} on: {simulated_hours:.1} hours of the cluster's life, {takeovers} takeovers, {resets} machines reset.\n"
+    );
+    match failed {
+        None => text.push_str(
+            "Nothing unsafe happened, and after every repair everything was in service again and stayed where it was.\n",
+        ),
+        Some(failed) => {
+            let FailedRun { seed, what, story } = failed;
+            let _ = write!(text, "\nIn run {seed}: {what}\n\n{story}\nTo see it again: ha simulate --random 1 --seed {seed}\n");
+        }
+    }
+    text
 }
 
 /// What was told, from the moment at which something happened.

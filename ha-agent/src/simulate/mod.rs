@@ -6,6 +6,7 @@
 mod fault;
 mod findings;
 mod losses;
+mod random;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use serde::Serialize;
 pub(crate) use fault::{Fault, Groups, Part, Whose, in_words};
 pub(crate) use findings::{findings, is_well};
 pub(crate) use losses::losses;
+pub(crate) use random::{FailedRun, Random, random};
 pub(crate) use stage::{Assumed, Stage};
 pub(crate) use trial::{Outcome, Served, Spent, scenario, trial};
 

@@ -81,10 +81,10 @@ pub(crate) fn trial(stage: &Stage, number: u64, faults: &[Fault]) -> Outcome {
     let mut world = calm(stage, number);
     let begin = Begin::of(&world);
     let lost: Vec<String> = faults.iter().filter_map(|f| f.loses()).map(ToString::to_string).collect();
-    let mut last = Duration::ZERO;
+    let mut latest = Duration::ZERO;
     for fault in faults {
         for (after, action) in fault.actions(&world) {
-            last = last.max(after);
+            latest = latest.max(after);
             if after.is_zero() {
                 world.act(action);
             } else {
@@ -92,7 +92,7 @@ pub(crate) fn trial(stage: &Stage, number: u64, faults: &[Fault]) -> Outcome {
             }
         }
     }
-    world.run_until(begin.at + last);
+    world.run_until(begin.at + latest);
     settle(stage, &mut world, &lost);
     outcome(stage, &world, &begin, in_words(faults), lost)
 }
