@@ -141,10 +141,23 @@ impl World {
         self.nodes.iter().map(of).collect()
     }
 
-    /// L1 and L4 at the end: everything was repaired at `healed`. Every hierarchy must be in service within the bound, and stay where it is
-    /// then.
+    /// L1 and L4 at the end: everything was repaired at `healed`. Within the bound every hierarchy must be in service, and stay where it is for a
+    /// minute beyond the longest failback.
     pub fn must_converge(&mut self, healed: Moment) {
-        self.run_until(healed + self.setup.bound());
+        let last = healed + self.setup.bound();
+        let all_served = |world: &World| (0..world.service.len()).all(|h| world.service_of(h).on.is_some());
+        self.run_until(healed);
+        self.until(last.since(healed), all_served);
+        loop {
+            let from = self.now;
+            self.run_until(from + STEADY + self.setup.longest_failback());
+            if self.observer.violation.is_some() || (self.changed_at <= from && all_served(self)) {
+                return;
+            }
+            if from >= last {
+                break;
+            }
+        }
         for h in 0..self.setup.hierarchies.len() {
             if self.service_of(h).on.is_none() {
                 let what = format!(
@@ -155,15 +168,8 @@ impl World {
                 self.observer.violated(self.now, Invariant::L1, what);
             }
         }
-        let settled = self.now;
-        self.run_until(settled + STEADY);
-        if self.changed_at > settled {
-            self.observer.violated(
-                self.changed_at,
-                Invariant::L4,
-                "something moves although nothing is wrong".to_owned(),
-            );
-        }
+        let what = "something moves although nothing is wrong".to_owned();
+        self.observer.violated(self.changed_at, Invariant::L4, what);
     }
 }
 

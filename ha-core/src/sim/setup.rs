@@ -89,6 +89,15 @@ impl Setup {
         self.nodes.iter().position(|node| node.name == *name)
     }
 
+    /// The longest time for which a better node must have been well before anything returns to it.
+    pub(super) fn longest_failback(&self) -> Duration {
+        let of = |h: &HierarchySetup| match h.hierarchy.policy.failback {
+            crate::hierarchy::Failback::Auto { after } => after,
+            crate::hierarchy::Failback::Manual => Duration::ZERO,
+        };
+        self.hierarchies.iter().map(of).max().unwrap_or_default()
+    }
+
     /// How long after the last fault every hierarchy that some healthy node can serve must be in service again, whatever happened before:
     /// the grace of a node that started, the detection, the expiry of a lease, twice the operations of its resources, and the time for
     /// which a node leaves it to others.
@@ -98,11 +107,7 @@ impl Setup {
             let of = |r: &crate::hierarchy::ResourceSpec| r.timeouts.start + r.timeouts.stop + r.timeouts.kill;
             h.hierarchy.resources.iter().map(of).sum::<Duration>() * 2 + h.hierarchy.policy.decline_for
         });
-        let failback = self.hierarchies.iter().map(|h| match h.hierarchy.policy.failback {
-            crate::hierarchy::Failback::Auto { after } => after,
-            crate::hierarchy::Failback::Manual => Duration::ZERO,
-        });
-        let operations = operations.max().unwrap_or_default() + failback.max().unwrap_or_default();
+        let operations = operations.max().unwrap_or_default() + self.longest_failback();
         // Those that wait because too many recover at once, in turns.
         let turns = 1 + self.hierarchies.len() / (self.max_recoveries * self.nodes.len()).max(1);
         SLACK + self.timing.startup_grace + self.timing.dead_after * 2 + expiry * 2 + operations * turns as u32
