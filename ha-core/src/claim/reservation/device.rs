@@ -8,6 +8,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 /// A reservation key: eight bytes, big-endian on the wire, by which a registered nexus shows that it knows what it is doing.
@@ -314,4 +315,50 @@ impl fmt::Display for Sense {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sense key {:X}h, additional sense code {:02X}h/{:02X}h", self.key, self.asc, self.ascq)
     }
+}
+
+/// One way from this node to a device: an I_T nexus. Named as the system names it, for example `sdb`; a device whose kernel driver
+/// spreads commands over all its ways by itself has one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PathName(String);
+
+impl PathName {
+    /// The path with this name.
+    pub fn new(name: impl Into<String>) -> PathName {
+        PathName(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PathName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A device with reservations, as this node reaches it: one logical unit, over one path or several.
+#[async_trait]
+pub trait ReservationDevice: Send + Sync + 'static {
+    /// What the operator calls it: a stable name, for reports.
+    fn name(&self) -> &str;
+
+    /// The paths there are now, in an order that stays. Every one is registered for itself; none when the device is away.
+    fn paths(&self) -> Vec<PathName>;
+
+    /// Waits until [`ReservationDevice::paths`] may answer something else than `seen`. Cancel-safe. A device whose paths never change never
+    /// returns.
+    async fn paths_changed(&self, seen: &[PathName]);
+
+    /// Sends one command on one path, once, and never repeats it. Ends with [`Failure::NoAnswer`] within the device's own time limit
+    /// ([`ReservationDevice::time_limit`]), even if the kernel does not let go of the command. Dropping the future does not take the command
+    /// back: it may be carried out later.
+    async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure>;
+
+    /// The longest that [`ReservationDevice::send`] takes.
+    fn time_limit(&self) -> std::time::Duration;
 }
