@@ -7,8 +7,7 @@
 //! A transfer cannot be called back once the kernel has it: with storage that hangs, its thread hangs too, uninterruptibly
 //! (state D). Then every caller gets [`IoFailure::NoAnswer`] by the deadline, what waits in the queue is thrown away when
 //! nobody waits for it any more, and the device works again when the storage does. Dropping the device, and leaving `main`, wait for
-//! nothing. The kernel does keep what is left of a killed process until its last thread has left the kernel; so that thread holds
-//! no file of the process but the device, and a next life of the agent finds its ports and lock files free.
+//! nothing.
 
 mod thread;
 
@@ -18,10 +17,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ha_core::claim::lock_area::{BlockDevice, IoFailure};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
-use thread::{Request, Transfer};
+use super::device_thread::{DeviceThread, Unanswered};
+use thread::{Done, Transfer};
 
 /// A block device or a regular file as a [`BlockDevice`]. Its size and the size of its blocks are found out when it is opened.
 ///
@@ -35,7 +33,7 @@ pub struct DirectDevice {
     path: PathBuf,
     geometry: Geometry,
     io_deadline: Duration,
-    requests: mpsc::Sender<Request>,
+    thread: DeviceThread<Transfer, Done>,
 }
 
 /// What was found out when a device was opened.
@@ -114,7 +112,7 @@ impl DirectDevice {
     /// Blocks the caller for that long at most.
     pub fn open(path: impl Into<PathBuf>, io_deadline: Duration) -> Result<DirectDevice, OpenError> {
         let path = path.into();
-        let (requests, opened) = thread::start(path.clone()).map_err(|error| OpenError::System {
+        let (thread, opened) = thread::start(path.clone()).map_err(|error| OpenError::System {
             path: path.clone(),
             what: "making a thread",
             error,
@@ -126,7 +124,7 @@ impl DirectDevice {
         if let Caching::PageCache { reason } = &geometry.caching {
             tracing::warn!(path = %path.display(), reason, "no direct I/O here: no other machine may share this file");
         }
-        Ok(DirectDevice { path, geometry, io_deadline, requests })
+        Ok(DirectDevice { path, geometry, io_deadline, thread })
     }
 
     /// What was opened.
@@ -156,14 +154,13 @@ impl DirectDevice {
     }
 
     async fn transfer(&self, transfer: Transfer) -> Result<Vec<u8>, IoFailure> {
-        let deadline = Instant::now() + self.io_deadline;
-        let (answer, answered) = oneshot::channel();
-        let ask = async {
-            let ended = || IoFailure::Error(format!("{}: the thread that does its I/O has ended", self.path.display()));
-            self.requests.send(Request { transfer, answer }).await.map_err(|_| ended())?;
-            answered.await.map_err(|_| ended())?
-        };
-        tokio::time::timeout_at(deadline, ask).await.unwrap_or(Err(IoFailure::NoAnswer))
+        match self.thread.carry_out(transfer, self.io_deadline).await {
+            Ok(done) => done,
+            Err(Unanswered::InTime) => Err(IoFailure::NoAnswer),
+            Err(Unanswered::Ever) => {
+                Err(IoFailure::Error(format!("{}: the thread that does its I/O has ended", self.path.display())))
+            }
+        }
     }
 }
 

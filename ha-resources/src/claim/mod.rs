@@ -4,5 +4,7 @@
 //! protocols of `ha-core`.
 
 mod block_device;
+mod device_thread;
+pub mod reservation;
 
 pub use block_device::{Caching, DirectDevice, OpenError};

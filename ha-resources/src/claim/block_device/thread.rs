@@ -1,25 +1,20 @@
-//! The thread that touches the device, where everything may hang for as long as the storage does, and the one that waits for it.
+//! What touches the device, on a thread where everything may hang for as long as the storage does.
 //!
-//! Decides how a device is opened and measured, and carries transfers out one by one. Leaves deadlines to those who ask.
-//!
-//! The first has a table of open files of its own, with nothing in it but the device. So it can wake nobody who waits in the
-//! runtime, which takes a descriptor of the runtime's: the second, which shares everything, does that for it.
+//! Decides how a device is opened and measured, and carries transfers out one by one. Leaves the thread to [`DeviceThread`], and deadlines to
+//! those who ask.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::Receiver;
 
 use ha_core::claim::lock_area::IoFailure;
 use nix::libc;
-use tokio::sync::{mpsc, oneshot};
 
 use super::{Caching, Geometry, OpenError};
-
-/// So many transfers wait for their turn; further callers wait for room, with the same deadline.
-const QUEUE: usize = 64;
+use crate::claim::device_thread::DeviceThread;
 
 /// Direct I/O wants memory that begins at a multiple of the logical block size; no device that we know wants more than a page.
 const ALIGNMENT: usize = 4096;
@@ -37,67 +32,17 @@ pub(super) enum Transfer {
     Write { offset: u64, data: Vec<u8> },
 }
 
-/// A transfer, and who waits for it.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) transfer: Transfer,
-    /// The bytes read, or nothing after a write.
-    pub(super) answer: oneshot::Sender<Done>,
-}
+/// How a transfer went: the bytes read, or nothing after a write.
+pub(super) type Done = Result<Vec<u8>, IoFailure>;
 
-/// How a transfer went.
-type Done = Result<Vec<u8>, IoFailure>;
-
-/// How opening went.
-type Opened = Result<Geometry, OpenError>;
-
-/// Opens a device on a thread for it. Gives back the queue, and where it is told how opening went.
-///
-/// Both threads end when the queue is dropped, as soon as the storage lets them.
-pub(super) fn start(path: PathBuf) -> io::Result<(mpsc::Sender<Request>, Receiver<Opened>)> {
-    let (requests, incoming) = mpsc::channel(QUEUE);
-    let (tell_opened, opened) = sync_channel(1);
-    let (jobs, next_job) = sync_channel(1);
-    let (tell_done, done) = sync_channel(1);
-    let touch = move || {
-        keep_no_files();
-        match Storage::open(&path) {
-            Err(e) => drop(tell_opened.send(Err(e))),
-            Ok((storage, geometry)) => {
-                // Fails if the caller has gone on without this device; then there are no jobs either.
-                let _ = tell_opened.send(Ok(geometry));
-                while let Ok(transfer) = next_job.recv() {
-                    if tell_done.send(storage.carry_out(transfer)).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    };
-    std::thread::Builder::new().name("ha-block-io".to_owned()).spawn(touch)?;
-    let wait = move || serve(incoming, &jobs, &done);
-    std::thread::Builder::new().name("ha-block-queue".to_owned()).spawn(wait)?;
-    Ok((requests, opened))
-}
-
-fn serve(mut requests: mpsc::Receiver<Request>, jobs: &SyncSender<Transfer>, done: &Receiver<Done>) {
-    while let Some(Request { transfer, answer }) = requests.blocking_recv() {
-        // Given up before it began: nobody wants to read it, and a write that late is better not made.
-        if answer.is_closed() {
-            continue;
-        }
-        let Ok(result) = jobs.send(transfer).map_err(drop).and_then(|()| done.recv().map_err(drop)) else { return };
-        // Fails if it was given up in between.
-        drop(answer.send(result));
-    }
-}
-
-/// Gives this thread a table of open files of its own, in which only the standard streams are left. Before Linux 5.9 it
-/// keeps sharing the process's.
-fn keep_no_files() {
-    // SAFETY: plain numbers. With this flag nothing is closed but copies that belong to this thread alone, and nothing on this
-    // thread has opened a descriptor yet, or was given one.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
+/// Opens a device on a thread for it, and tells in the receiver how that went.
+pub(super) fn start(
+    path: PathBuf,
+) -> io::Result<(DeviceThread<Transfer, Done>, Receiver<Result<Geometry, OpenError>>)> {
+    DeviceThread::start("ha-block-io", move || {
+        let (storage, geometry) = Storage::open(&path)?;
+        Ok((move |transfer| storage.carry_out(transfer), geometry))
+    })
 }
 
 /// An open device.
