@@ -1,0 +1,263 @@
+//! A disk with reservations: the paths to it that work, and the disk as a [`ReservationDevice`].
+//!
+//! Decides which paths there are now, and lets none be used before it is known to lead to the disk. Leaves each path to [`DevicePath`], and
+//! noticing that something changed to [`Events`].
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, ReservationDevice};
+use tokio::sync::watch;
+
+use super::error::OpenError;
+use super::look::{Kind, System, Whole};
+use super::path::{Candidate, DevicePath, Opening, Trouble};
+use super::scsi::Designator;
+use super::uevent::{Events, Woken};
+
+/// So often the paths are looked at though nothing was heard of them.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Who a disk is: the same through every path and on every node that reaches it, and another one's never.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// What it calls itself.
+    pub designator: Designator,
+    /// In bytes. Two snapshots of one disk may call themselves the same.
+    pub size: u64,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes", self.designator, self.size)
+    }
+}
+
+/// A whole disk with persistent reservations: a SCSI disk, a multipath map of device-mapper, or an NVMe namespace.
+///
+/// Each path of a map is a [`PathName`] of its own, by the kernel's name of it, for example `sdb`. Paths that come and go are noticed by the
+/// kernel's events. One that comes is listed when it has answered, and is the same disk; one that stops answering stays listed.
+///
+/// Commands on a path are carried out in the order in which they were sent. The kernel is told to give a command up after the time limit, but
+/// waits 7 s at least, and longer for a driver that hangs; until then, other commands on this path are not answered in time either, and are
+/// never carried out. A command that was begun and then given up may still be carried out. Dropping a disk waits for nothing.
+#[derive(Debug)]
+pub struct Disk {
+    name: String,
+    path: PathBuf,
+    identity: Identity,
+    stable_name: Option<PathBuf>,
+    limit: Duration,
+    paths: watch::Receiver<Paths>,
+    /// Closed when this is dropped; then the thread that looks after the paths ends.
+    _stop: OwnedFd,
+}
+
+/// The paths that can be used.
+type Paths = Vec<Arc<DevicePath>>;
+
+impl Disk {
+    /// Opens what an operator named, and gives every command `limit`.
+    ///
+    /// First looks at it without touching it; then opens its paths, reads who it is, and sees that it has reservations. Changes nothing. Blocks
+    /// the caller for `limit` and a little more at most.
+    pub fn open(path: impl AsRef<Path>, limit: Duration) -> Result<Disk, OpenError> {
+        let (system, path) = (System::default(), path.as_ref().to_owned());
+        let whole = system.look(&path)?;
+        let stable_name = system.stable_name(&path, &whole);
+        if let Some(better) = &stable_name {
+            tracing::warn!(path = %path.display(), better = %better.display(), "this name may be another disk's after a restart");
+        }
+        let mut watcher = Watcher::new(system, path.clone(), limit);
+        let identity = watcher.open_first(&whole)?;
+        let (tell, paths) = watch::channel(watcher.paths.clone());
+        let no_thread = |error| OpenError::System { path: path.clone(), what: "looking after its paths", error };
+        let (stop, _stop) = io::pipe().map_err(no_thread)?;
+        let watch = move || watcher.run(&Events::new(stop.into()), &tell);
+        std::thread::Builder::new().name("ha-disk-paths".to_owned()).spawn(watch).map_err(no_thread)?;
+        let name = path.display().to_string();
+        Ok(Disk { name, path, identity, stable_name, limit, paths, _stop: _stop.into() })
+    }
+
+    /// What was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The name that should be used instead, if the one that was used may be another disk's after a restart.
+    pub fn stable_name(&self) -> Option<&Path> {
+        self.stable_name.as_deref()
+    }
+}
+
+/// An error that names two of the disks if they are the same one.
+pub fn check_distinct<'a>(disks: impl IntoIterator<Item = &'a Disk>) -> Result<(), OpenError> {
+    let mut seen: Vec<&Disk> = Vec::new();
+    for disk in disks {
+        if let Some(same) = seen.iter().find(|other| other.identity == disk.identity) {
+            let (one, other) = (same.path.clone(), disk.path.clone());
+            return Err(OpenError::Same { one, other, identity: disk.identity.clone() });
+        }
+        seen.push(disk);
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl ReservationDevice for Disk {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn paths(&self) -> Vec<PathName> {
+        names(&self.paths.borrow())
+    }
+
+    async fn paths_changed(&self, seen: &[PathName]) {
+        // Fails when the thread has ended, which it does after this is dropped, or without events and time: then nothing changes any more.
+        if self.paths.clone().wait_for(|paths| names(paths) != seen).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure> {
+        let found = self.paths.borrow().iter().find(|one| one.name == *path).cloned();
+        match found {
+            Some(path) => path.send(command).await,
+            None => Err(Failure::Transport),
+        }
+    }
+
+    fn time_limit(&self) -> Duration {
+        self.limit
+    }
+}
+
+fn names(paths: &Paths) -> Vec<PathName> {
+    paths.iter().map(|path| path.name.clone()).collect()
+}
+
+/// What keeps the list of paths.
+struct Watcher {
+    system: System,
+    path: PathBuf,
+    limit: Duration,
+    identity: Option<Identity>,
+    paths: Paths,
+    /// Paths that have not opened yet. One that hangs in it stays here, so that it is not opened again and again.
+    opening: Vec<Opening>,
+}
+
+impl Watcher {
+    fn new(system: System, path: PathBuf, limit: Duration) -> Watcher {
+        Watcher { system, path, limit, identity: None, paths: Vec::new(), opening: Vec::new() }
+    }
+
+    /// Opens the paths for the first time: one must work, and none lead elsewhere.
+    fn open_first(&mut self, whole: &Whole) -> Result<Identity, OpenError> {
+        let mut troubles = self.open(whole)?;
+        if let Some(two) = troubles.iter().position(|trouble| matches!(trouble, OpenError::TwoDisks { .. })) {
+            return Err(troubles.swap_remove(two));
+        }
+        match (self.identity.clone(), troubles.pop()) {
+            (Some(identity), _) => Ok(identity),
+            (None, Some(trouble)) => Err(trouble),
+            (None, None) if self.opening.is_empty() => Err(OpenError::NoPaths(self.path.clone())),
+            (None, None) => Err(OpenError::NoAnswer { path: self.path.clone(), limit: self.limit }),
+        }
+    }
+
+    fn run(mut self, events: &Events, tell: &watch::Sender<Paths>) {
+        while events.wait(LOOK_AGAIN) != Woken::ToStop {
+            let found = match self.system.look(&self.path) {
+                Ok(whole) => self.open(&whole),
+                Err(gone) => {
+                    self.paths.clear();
+                    Err(gone)
+                }
+            };
+            match found {
+                Ok(troubles) => {
+                    for trouble in troubles {
+                        tracing::debug!(disk = %self.path.display(), %trouble, "a path cannot be used");
+                    }
+                }
+                Err(error) => tracing::debug!(disk = %self.path.display(), %error, "a disk is away"),
+            }
+            tell.send_if_modified(|told| {
+                let differs = names(told) != names(&self.paths);
+                told.clone_from(&self.paths);
+                differs
+            });
+        }
+    }
+
+    /// Lets go of the paths that are gone, and opens those that are new. Gives what stands in the way of using some.
+    fn open(&mut self, whole: &Whole) -> Result<Vec<OpenError>, OpenError> {
+        let candidates = self.system.paths(&self.path, whole);
+        self.paths.retain(|path| candidates.iter().any(|candidate| candidate.node == path.node));
+        self.opening.retain(|opening| candidates.iter().any(|candidate| candidate.node == *opening.node()));
+        let until = Instant::now() + self.limit;
+        for candidate in &candidates {
+            let is_known = self.paths.iter().any(|path| path.node == candidate.node)
+                || self.opening.iter().any(|opening| *opening.node() == candidate.node);
+            if !is_known {
+                self.begin(candidate)?;
+            }
+        }
+        let mut troubles = Vec::new();
+        for opening in std::mem::take(&mut self.opening) {
+            match opening.wait(until.saturating_duration_since(Instant::now())) {
+                Ok(Ok((path, designator))) => troubles.extend(self.admit(whole, path, designator).err()),
+                Ok(Err(trouble)) => troubles.push(self.trouble(whole, trouble)),
+                Err(still) => self.opening.push(still),
+            }
+        }
+        self.paths.sort_by_key(|path| path.node.number);
+        Ok(troubles)
+    }
+
+    fn begin(&mut self, candidate: &Candidate) -> Result<(), OpenError> {
+        let opening = Opening::begin(candidate.clone(), self.limit).map_err(|error| OpenError::System {
+            path: self.path.clone(),
+            what: "making a thread",
+            error,
+        })?;
+        self.opening.push(opening);
+        Ok(())
+    }
+
+    /// Takes a path that works, if it leads to the disk.
+    fn admit(&mut self, whole: &Whole, path: DevicePath, designator: Designator) -> Result<(), OpenError> {
+        let size = self.identity.as_ref().map_or(whole.size, |identity| identity.size);
+        let found = Identity { designator, size };
+        let expected = self.identity.get_or_insert_with(|| found.clone());
+        if *expected != found {
+            let (one, other) = (expected.clone(), found);
+            tracing::warn!(path = %path.name, %one, %other, "a path leads to another disk, and is not used");
+            return Err(OpenError::TwoDisks { path: self.path.clone(), one, other });
+        }
+        self.paths.push(Arc::new(path));
+        Ok(())
+    }
+
+    fn trouble(&self, whole: &Whole, trouble: Trouble) -> OpenError {
+        match (whole.kind, trouble) {
+            // Of one path among several, that is the path's own trouble.
+            (Kind::Multipath, Trouble::System { .. } | Trouble::Changed | Trouble::Failed(_)) => {
+                OpenError::NoPaths(self.path.clone())
+            }
+            (_, trouble) => OpenError::of_trouble(&self.path, self.limit, trouble),
+        }
+    }
+}
