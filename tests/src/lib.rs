@@ -17,6 +17,7 @@ pub mod boot;
 pub mod client;
 pub mod cluster;
 mod command;
+pub mod kernel;
 mod lab;
 mod node;
 mod random;

@@ -1,0 +1,28 @@
+//! A guest of the kernel laboratory: `lab-guest power SPEC` is its power supply and `lab-guest boot SPEC` becomes its kernel, outside;
+//! `lab-guest serve SPEC` takes commands, inside; and as process number 1, inside, it makes the machine.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use ha_tests::Trouble;
+use ha_tests::kernel::{Spec, init, power, remote};
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 && std::env::var_os(ha_tests::kernel::spec::SPEC).is_some() {
+        init::run();
+    }
+    let arguments: Vec<String> = std::env::args().collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "power", spec] => power::supply(Path::new(spec)),
+        [_, "boot", spec] => power::boot(Path::new(spec)),
+        [_, "serve", spec] => Spec::read(Path::new(spec)).and_then(|spec| remote::serve(&spec)),
+        _ => Err(Trouble::new("usage: lab-guest power|boot|serve SPEC")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            eprintln!("lab-guest: {trouble}");
+            ExitCode::FAILURE
+        }
+    }
+}

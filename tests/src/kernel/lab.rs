@@ -1,0 +1,234 @@
+//! A whole kernel laboratory: builds the networks, the target and the nodes, cuts what is to be cut, and removes it all.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::guest::Guest;
+use super::spec::{Network, Paths, Persistence, Role, Spec, TARGET, disk_link};
+use crate::client::Client;
+use crate::command::{run, run_with_input};
+use crate::run::Run;
+use crate::trouble::{Result, While as _};
+use crate::wait::eventually;
+
+/// The name of the guest that has the disks.
+const STORAGE: &str = "storage";
+
+/// What the laboratory's own addresses end in, from which clients ask.
+const OWN: u8 = 254;
+
+/// What a kernel laboratory is to have.
+#[derive(Clone, Debug)]
+pub struct KernelBuilder {
+    names: Vec<String>,
+    paths: Paths,
+    disks: Vec<u64>,
+    memory: u32,
+    persistence: Persistence,
+    agent: Vec<String>,
+}
+
+impl KernelBuilder {
+    /// How the nodes reach the storage. Default: on one way.
+    #[must_use]
+    pub fn paths(mut self, paths: Paths) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// The sizes of the shared disks in MiB; only what is written takes space. Default: one of 256.
+    #[must_use]
+    pub fn disks(mut self, sizes: &[u64]) -> Self {
+        self.disks = sizes.to_vec();
+        self
+    }
+
+    /// The memory of each node in MiB. Default 256.
+    #[must_use]
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// The command of the agent, the same on every node but for `{node}`, which becomes the node's name.
+    #[must_use]
+    pub fn agent(mut self, command: &[&str]) -> Self {
+        self.agent = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Builds it, with the target and every node turned on and every disk seen on every node. No agent is started.
+    pub fn boot(self) -> Result<KernelLab> {
+        let run = Run::new()?;
+        let namespace = run.name("net");
+        self.networks(&namespace)?;
+        let mut disks = Vec::new();
+        for (number, size) in self.disks.iter().enumerate() {
+            let path = run.dir.join(format!("disk{number}"));
+            fs::File::create(&path).and_then(|file| file.set_len(size << 20)).to("create a disk")?;
+            disks.push(path);
+        }
+        let guest = |name: &str, last: u8, disks, role, memory| -> Result<Guest> {
+            let dir = run.dir.join(name);
+            for folder in ["etc/hierarchies", "state", "log", "uml"] {
+                fs::create_dir_all(dir.join(folder)).to(format!("create {folder} of {name}"))?;
+            }
+            let agent = self.agent.iter().map(|part| part.replace("{node}", name)).collect();
+            let spec = Spec {
+                name: name.to_owned(),
+                namespace: Path::new("/run/netns").join(&namespace),
+                dir,
+                last,
+                taps: Network::ALL.map(|network| tap(last, network)).to_vec(),
+                memory,
+                disks,
+                role,
+                agent,
+            };
+            let namespace = namespace.clone();
+            Ok(Guest { spec: Mutex::new(spec), name: name.to_owned(), namespace, power: Mutex::new(None) })
+        };
+        let target = guest(STORAGE, TARGET, disks, Role::Target(self.persistence), 128)?;
+        let nodes: Result<Vec<Guest>> = (1..)
+            .zip(&self.names)
+            .map(|(last, name)| guest(name, last, Vec::new(), Role::Node(self.paths), self.memory))
+            .collect();
+        let lab = KernelLab { nodes: nodes?, target, namespace, disks: self.disks.len(), _run: run };
+        lab.target.power_on()?;
+        for node in &lab.nodes {
+            node.power_on()?;
+        }
+        lab.until_up();
+        Ok(lab)
+    }
+
+    /// A namespace with a bridge for each network, and on it a TAP device for each guest.
+    fn networks(&self, namespace: &str) -> Result<()> {
+        run("ip", &["netns", "add", namespace])?;
+        let mut script = vec!["link set lo up".to_owned()];
+        for network in Network::ALL {
+            let (bridge, mtu) = (bridge(network), network.mtu());
+            script.push(format!("link add {bridge} type bridge"));
+            script.push(format!("link set {bridge} mtu {mtu} up"));
+            script.push(format!("addr add {}/24 dev {bridge}", network.address(OWN)));
+            for last in self.lasts() {
+                let tap = tap(last, network);
+                script.push(format!("tuntap add dev {tap} mode tap"));
+                script.push(format!("link set {tap} mtu {mtu} master {bridge} up"));
+            }
+        }
+        run_with_input("ip", &["-n", namespace, "-batch", "-"], &script.join("\n")).map(drop)
+    }
+
+    fn lasts(&self) -> impl Iterator<Item = u8> + use<> {
+        (1..).take(self.names.len()).chain([TARGET])
+    }
+}
+
+/// A laboratory of real kernels. Dropping it turns everything off and removes it; when its test fails, it shows what the guests said.
+pub struct KernelLab {
+    nodes: Vec<Guest>,
+    target: Guest,
+    namespace: String,
+    disks: usize,
+    // The last to be dropped: it removes the folder that all the others use.
+    _run: Run,
+}
+
+impl KernelLab {
+    /// Begins a laboratory with nodes of these names.
+    pub fn with_nodes(names: &[&str]) -> KernelBuilder {
+        KernelBuilder {
+            names: names.iter().map(ToString::to_string).collect(),
+            paths: Paths::One,
+            disks: vec![256],
+            memory: 256,
+            persistence: Persistence::Kept,
+            agent: Vec::new(),
+        }
+    }
+
+    /// The nodes, in the order in which they were named.
+    pub fn nodes(&self) -> &[Guest] {
+        &self.nodes
+    }
+
+    /// The node of a name.
+    ///
+    /// # Panics
+    /// When there is none: the test is wrong.
+    pub fn node(&self, name: &str) -> &Guest {
+        let found = self.nodes.iter().find(|node| node.name() == name);
+        found.unwrap_or_else(|| panic!("this laboratory has no node {name}"))
+    }
+
+    /// The guest that has the disks.
+    pub fn target(&self) -> &Guest {
+        &self.target
+    }
+
+    /// The namespace in which all networks are, for programs that are to run on them outside of the guests.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// A client that asks the service at `address`, such as `10.77.0.100:7000`, until it is told to stop.
+    pub fn client(&self, address: &str) -> Result<Client> {
+        Client::start(&self.namespace, address)
+    }
+
+    /// Cuts a guest off a network: nothing of it is heard there, and it hears nothing. Its device does not notice.
+    pub fn cut(&self, guest: &Guest, network: Network) -> Result<()> {
+        let last = guest.spec.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last;
+        run("ip", &["-n", &self.namespace, "link", "set", &tap(last, network), "nomaster"]).map(drop)
+    }
+
+    /// Undoes [`KernelLab::cut`].
+    pub fn join(&self, guest: &Guest, network: Network) -> Result<()> {
+        let last = guest.spec.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last;
+        let tap = tap(last, network);
+        run("ip", &["-n", &self.namespace, "link", "set", &tap, "master", &bridge(network)]).map(drop)
+    }
+
+    /// Waits until every guest takes commands and every node sees every disk.
+    pub fn until_up(&self) {
+        self.target.until_up();
+        self.nodes.iter().for_each(Guest::until_up);
+        self.nodes.iter().for_each(|node| self.until_disks(node));
+    }
+
+    /// Waits until a node sees every disk.
+    pub fn until_disks(&self, node: &Guest) {
+        for unit in 0..self.disks {
+            let link = disk_link(unit);
+            eventually(&format!("{} sees {link}", node.name()), || {
+                node.shell(&format!("dd if={link} of=/dev/null count=1"))
+            });
+        }
+    }
+}
+
+impl Drop for KernelLab {
+    /// Shows what the guests said when a test fails.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for guest in self.nodes.iter().chain([&self.target]) {
+            for (what, text) in [("console", guest.console()), ("agent", guest.agent_log())] {
+                let from = text.char_indices().rev().nth(6000).map_or(0, |(at, _)| at);
+                eprintln!("---- the {what} of {}:\n{}", guest.name(), &text[from..]);
+            }
+        }
+    }
+}
+
+/// The TAP device of a guest on a network, in the laboratory's namespace.
+fn tap(last: u8, network: Network) -> String {
+    format!("tap{last}-{}", network.number())
+}
+
+fn bridge(network: Network) -> String {
+    format!("net{}", network.number())
+}

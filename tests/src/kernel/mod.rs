@@ -1,0 +1,22 @@
+//! A laboratory of real kernels: machines that are User Mode Linux, disks that are real SCSI devices over iSCSI, faults as they come.
+//!
+//! What the laboratory of namespaces ([`crate::Lab`]) cannot show is shown here: persistent reservations on a real target, filesystems
+//! and their dirty pages, a kernel that hangs and goes on, device-mapper, a watchdog that resets. A [`KernelLab`] has two or three nodes
+//! and one guest with the disks; each guest is a kernel of its own that runs the host's programs, on taps and bridges of a network
+//! namespace of the laboratory's own. Power loss is the end of its process, a hang is SIGSTOP.
+//!
+//! It needs root, `/dev/net/tun`, and some packages of Debian's (see `tests/run`), but neither a hypervisor nor modules of the
+//! host's kernel.
+
+pub mod guest;
+pub mod init;
+mod initiator;
+pub mod lab;
+pub mod power;
+pub mod remote;
+pub mod spec;
+mod target;
+
+pub use guest::{Guest, Running};
+pub use lab::{KernelBuilder, KernelLab};
+pub use spec::{Network, Paths, Persistence, Role, Spec, disk_link};

@@ -1,0 +1,75 @@
+//! Outside: the power supply of one guest. It is hardware: never stopped by a hang of the guest, and the guest is off when it ends.
+//!
+//! The guest's kernel is process number 1 of a namespace of its own, so that nothing of it is left when it is killed: its programs are
+//! processes of the host, which the kernel traces.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use super::spec::{Network, SPEC, Spec};
+use crate::trouble::{Result, Trouble, While as _};
+
+/// The kernel that is a program.
+pub const KERNEL: &str = "linux.uml";
+
+/// Starts the guest, says its process number on standard output, and keeps it on until standard input is closed or the guest has turned
+/// itself off. To be called from a program's only thread.
+pub fn supply(path: &Path) -> Result<()> {
+    let spec = Spec::read(path)?;
+    let network = File::open(&spec.namespace).to(format!("open {}", spec.namespace.display()))?;
+    setns(network, CloneFlags::CLONE_NEWNET).to("enter the guest's network")?;
+    unshare(CloneFlags::CLONE_NEWPID).to("make the guest's namespace of processes")?;
+    let own = std::env::current_exe().to("find this program")?;
+    let mut guest = Command::new(own).arg("boot").arg(path).stdin(Stdio::null()).spawn().to("start the guest")?;
+    println!("{}", guest.id());
+    let stdin = std::io::stdin();
+    let mut closed = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    // No thread may wait for this: a process that unshares its processes cannot start threads.
+    while matches!(guest.try_wait(), Ok(None)) {
+        if poll(&mut closed, 5_u8).is_ok_and(|ready| ready > 0) {
+            let _ = guest.kill();
+            let _ = guest.wait();
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the guest's kernel. It dies with its power supply, whatever became of that.
+pub fn boot(path: &Path) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).to("depend on the power supply")?;
+    let spec = Spec::read(path)?;
+    let console =
+        OpenOptions::new().create(true).append(true).open(spec.dir.join("log/console")).to("open the console")?;
+    let errors = console.try_clone().to("share the console")?;
+    let own = std::env::current_exe().to("find this program")?;
+    let mut kernel = Command::new(KERNEL);
+    kernel
+        .arg(format!("mem={}M", spec.memory))
+        .args([format!("umid={}", spec.name), format!("uml_dir={}", spec.dir.join("uml").display())])
+        .args(["rootfstype=hostfs", "rootflags=/", "ro"])
+        .arg(format!("init={}", own.display()))
+        .args(["quiet", "loglevel=4", "panic=-1", "con=null", "con0=null,fd:1", "ssl=null"])
+        .arg(format!("{SPEC}={}", path.display()))
+        .env("TMPDIR", "/dev/shm")
+        .stdin(Stdio::null())
+        .stdout(console)
+        .stderr(errors);
+    for network in Network::ALL {
+        let (number, mtu) = (network.number(), network.mtu());
+        let (tap, hardware) = (&spec.taps[number], spec.hardware(network));
+        kernel.arg(format!("vec{number}:transport=tap,ifname={tap},mac={hardware},mtu={mtu}"));
+    }
+    for (number, disk) in spec.disks.iter().enumerate() {
+        kernel.arg(format!("ubd{number}={}", disk.display()));
+    }
+    // Only returns if it fails.
+    Err(Trouble::new(format!("could not run {KERNEL}: {}", kernel.exec())))
+}
