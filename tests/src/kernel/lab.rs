@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
 use super::guest::Guest;
@@ -9,7 +10,7 @@ use super::spec::{Network, Paths, Persistence, Role, Spec, TARGET, disk_link};
 use crate::client::Client;
 use crate::command::{run, run_with_input};
 use crate::run::Run;
-use crate::trouble::{Result, While as _};
+use crate::trouble::{Result, Trouble, While as _};
 use crate::wait::eventually;
 
 /// The name of the guest that has the disks.
@@ -60,6 +61,7 @@ impl KernelBuilder {
 
     /// Builds it, with the target and every node turned on and every disk seen on every node. No agent is started.
     pub fn boot(self) -> Result<KernelLab> {
+        needs(self.paths)?;
         let run = Run::new()?;
         let namespace = run.name("net");
         self.networks(&namespace)?;
@@ -173,6 +175,13 @@ impl KernelLab {
         &self.namespace
     }
 
+    /// Runs a program of the host's on the laboratory's networks, outside of the guests, to its end.
+    pub fn outside(&self, program: &str, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, program]).args(arguments).stdin(Stdio::null());
+        command.output().to(format!("run {program}"))
+    }
+
     /// A client that asks the service at `address`, such as `10.77.0.100:7000`, until it is told to stop.
     pub fn client(&self, address: &str) -> Result<Client> {
         Client::start(&self.namespace, address)
@@ -222,6 +231,31 @@ impl Drop for KernelLab {
             }
         }
     }
+}
+
+/// Says what this machine lacks for a kernel laboratory, if anything.
+fn needs(paths: Paths) -> Result<()> {
+    let multipath: &[(&str, &str)] = match paths {
+        Paths::One => &[],
+        Paths::Two => &[("/usr/sbin/multipathd", "multipath-tools"), ("/usr/sbin/dmsetup", "dmsetup")],
+    };
+    let always = [
+        ("/usr/bin/linux.uml", "user-mode-linux"),
+        ("/usr/sbin/iscsid", "open-iscsi"),
+        ("/usr/bin/udevadm", "udev"),
+        ("/usr/bin/sg_persist", "sg3-utils"),
+        ("/usr/sbin/modprobe", "kmod"),
+    ];
+    // Where the two places of system programs are not one yet.
+    let there =
+        |path: &str| Path::new(path).exists() || path.strip_prefix("/usr").is_some_and(|path| Path::new(path).exists());
+    let missing: Vec<&str> =
+        always.iter().chain(multipath).filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(" ");
+    Err(Trouble::new(format!("this test NEEDS {missing}: it was NOT RUN; install these packages, or use tests/run")))
 }
 
 /// The TAP device of a guest on a network, in the laboratory's namespace.

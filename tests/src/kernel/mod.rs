@@ -15,6 +15,7 @@ pub mod lab;
 pub mod power;
 pub mod remote;
 pub mod spec;
+pub mod stamp;
 mod target;
 
 pub use guest::{Guest, Running};

@@ -67,10 +67,10 @@ pub(crate) fn registrations(text: &str) -> Vec<String> {
     for line in text.lines().map(str::trim) {
         if line.starts_with("PR_REG_START") {
             found.push(Vec::new());
-        } else if line.contains('=') {
-            if let Some(registration) = found.last_mut() {
-                registration.push(line);
-            }
+        } else if line.contains('=')
+            && let Some(registration) = found.last_mut()
+        {
+            registration.push(line);
         }
     }
     found.into_iter().map(|fields| fields.join(",")).collect()
