@@ -31,6 +31,24 @@ pub(crate) enum Mutation {
     RestartInsteadOfAdopting,
     /// A refused claim is never asked for again.
     NeverAskAgain,
+    /// A reservation is taken from a silent holder without giving it the time to defend itself.
+    PreemptWithoutChallenge,
+    /// A challenger whose key was removed challenges again, and preempts at once.
+    IgnoreDefence,
+    /// A holder looks at challengers and does nothing.
+    NeverDefend,
+    /// A node that was preempted registers again and takes the reservation back.
+    FightBack,
+    /// A node that did not get a reservation stays registered.
+    StayRegistered,
+    /// The arbiter is given up before the other devices.
+    ArbiterFirst,
+    /// A preemption that was not answered counts as carried out.
+    TakeUnknownForDone,
+    /// What a preempted node had under way is not waited for, on a device that does not abort it.
+    TrustPlainPreempt,
+    /// A device that lost its memory is taken before its holder could come back to it.
+    TakeBlankAtOnce,
 }
 
 #[cfg(test)]

@@ -136,6 +136,9 @@ pub enum Loss {
     /// Another node has it. Final.
     #[error("taken over by {0}")]
     Taken(String),
+    /// Its storage has not answered for so long that nobody can say who has it. Final.
+    #[error("given up: {0}")]
+    GivenUp(String),
     /// It could not be proven this time. A lease runs on until its end; the recovery asks again.
     #[error("could not be proven: {0}")]
     Unproven(String),

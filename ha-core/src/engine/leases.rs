@@ -133,7 +133,7 @@ impl Engine {
             Ok(tenure) if tenure.is_over(self.now) => self.not_proven(name, TOO_LATE),
             Ok(tenure) => self.renewed(name, tenure),
             Err(Loss::Unproven(why)) => self.not_proven(name, &why),
-            Err(loss @ Loss::Taken(_)) => {
+            Err(loss @ (Loss::Taken(_) | Loss::GivenUp(_))) => {
                 let why = loss.to_string();
                 self.with_life(name, |life, around, now, out| life.claim_lost(&why, around, now, out));
                 self.dirty.insert(name.clone());

@@ -3,4 +3,22 @@
 //! Decides what is asked of a device that has reservations, and how its answers read. Leaves the bytes of a command, and the touching of a
 //! device, to `ha-resources`.
 
+pub mod claim;
 pub mod device;
+mod give_up;
+mod hold;
+pub mod key;
+mod lane;
+pub mod look;
+pub mod machine;
+mod take;
+pub mod timing;
+
+pub use claim::{ReservationClaim, ReservationConfig, ReservationError};
+pub use device::{ReservationDevice, ReservationType};
+pub use key::{ClusterKey, Keyring, NodeNumber, Role};
+pub use look::{PathReport, SeenKey, Shown, look, look_at_all};
+pub use timing::{ReservationTiming, TimingError};
+
+#[cfg(all(test, feature = "sim"))]
+mod claim_tests;

@@ -1,0 +1,300 @@
+//! A claim by reservation in use: one task that carries the machine's commands out, and the [`Claim`] that speaks with it.
+//!
+//! Decides nothing; [`super::machine`] does. The task defends what is held whether or not anybody asks.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::device::{PathName, ReservationDevice, ReservationType};
+use super::key::{ClusterKey, Keyring, KeyringError};
+use super::look::{Shown, look};
+use super::machine::{Config, Effect, Input, Machine, Reply, Request, RequestId};
+use super::timing::{ReservationTiming, TimingError};
+use crate::claim::lock_area::Clock;
+use crate::claim::{Acquire, Claim, EarlyFailures, Held, Holder, Holding, Loss, Refusal, Tenure};
+use crate::name::{ClusterName, Epoch, HierarchyName, NodeName};
+
+/// How a node claims a hierarchy by reservation. Everything but `node` must be the same on all nodes.
+#[derive(Clone, Debug)]
+pub struct ReservationConfig {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// This node; one of `nodes`.
+    pub node: NodeName,
+    /// The nodes of the cluster, all of them, in whatever order.
+    pub nodes: Vec<NodeName>,
+    /// The hierarchy, for reports.
+    pub hierarchy: HierarchyName,
+    /// What others are kept from: [`ReservationType::WriteExclusiveRegistrantsOnly`], or
+    /// [`ReservationType::ExclusiveAccessRegistrantsOnly`].
+    pub kind: ReservationType,
+    /// The times.
+    pub timing: ReservationTiming,
+}
+
+/// Why a claim cannot be made. Nothing was touched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReservationError {
+    /// There is nothing to reserve.
+    #[error("the claim of {0} names no device: name at least one")]
+    NoDevice(HierarchyName),
+    /// The same device would be the arbiter and another one.
+    #[error("the claim of {hierarchy} names {device} twice")]
+    Twice {
+        /// Whose.
+        hierarchy: HierarchyName,
+        /// Which.
+        device: String,
+    },
+    /// Not a type that this claim can use.
+    #[error(
+        "the claim of {hierarchy} cannot use reservations of type {kind:?}: expected WriteExclusiveRegistrantsOnly or \
+         ExclusiveAccessRegistrantsOnly, which work on every path"
+    )]
+    Kind {
+        /// Whose.
+        hierarchy: HierarchyName,
+        /// As given.
+        kind: ReservationType,
+    },
+    /// The nodes cannot have keys.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The times do not fit the devices.
+    #[error(transparent)]
+    Timing(#[from] TimingError),
+}
+
+enum Message {
+    Ask(Request, oneshot::Sender<Reply>),
+    Uphold(Epoch, oneshot::Sender<Result<Tenure, Loss>>),
+}
+
+/// The claim of a hierarchy by persistent reservation of one device or several. The first device is the arbiter.
+///
+/// What is held is defended by a task of its own, which ends, and defends no more, when the claim is dropped.
+pub struct ReservationClaim {
+    devices: Vec<Arc<dyn ReservationDevice>>,
+    hierarchy: HierarchyName,
+    machine: Config,
+    clock: Clock,
+    messages: OnceLock<mpsc::UnboundedSender<Message>>,
+}
+
+impl ReservationClaim {
+    /// A claim; touches nothing before it is asked for something.
+    pub fn new(
+        devices: Vec<Arc<dyn ReservationDevice>>,
+        config: ReservationConfig,
+        clock: Clock,
+    ) -> Result<ReservationClaim, ReservationError> {
+        let ReservationConfig { cluster, node, nodes, hierarchy, kind, timing } = config;
+        if devices.is_empty() {
+            return Err(ReservationError::NoDevice(hierarchy));
+        }
+        if !kind.admits_registrants() || kind.is_held_by_all_registrants() {
+            return Err(ReservationError::Kind { hierarchy, kind });
+        }
+        for (place, device) in devices.iter().enumerate() {
+            timing.check_device(device.name(), device.time_limit())?;
+            if devices.iter().take(place).any(|other| other.name() == device.name()) {
+                return Err(ReservationError::Twice { hierarchy, device: device.name().to_owned() });
+            }
+        }
+        let keyring = Keyring::new(&cluster, nodes)?;
+        let me = keyring.number_of(&node)?;
+        let named = devices.iter().map(|device| (device.name().to_owned(), device.time_limit())).collect();
+        let machine = Config { keyring, me, kind, timing, devices: named };
+        Ok(ReservationClaim { devices, hierarchy, machine, clock, messages: OnceLock::new() })
+    }
+
+    /// The keys of the cluster, to read what is registered with.
+    pub fn keyring(&self) -> &Keyring {
+        &self.machine.keyring
+    }
+
+    /// The devices, the arbiter first.
+    pub fn devices(&self) -> &[Arc<dyn ReservationDevice>] {
+        &self.devices
+    }
+
+    fn messages(&self) -> &mpsc::UnboundedSender<Message> {
+        self.messages.get_or_init(|| {
+            let (messages, inbox) = mpsc::unbounded_channel();
+            let service = Service {
+                devices: self.devices.clone(),
+                hierarchy: self.hierarchy.clone(),
+                machine: Machine::new(self.machine.clone()),
+                clock: self.clock.clone(),
+                inbox,
+                answers: BTreeMap::new(),
+                next: 0,
+            };
+            tokio::spawn(service.run());
+            messages
+        })
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
+        let (to, answer) = oneshot::channel();
+        let gone = || Refusal::Unfit(ENDED.to_owned());
+        self.messages().send(Message::Ask(request, to)).map_err(|_| gone())?;
+        match answer.await.map_err(|_| gone())? {
+            Reply::Refused(refusal) => Err(refusal),
+            reply => Ok(reply),
+        }
+    }
+
+    fn name_of(&self, known: ClusterKey) -> Holder {
+        match self.machine.keyring.node(known.node) {
+            Some(_) if known.node == self.machine.me => Holder::Me,
+            Some(node) => Holder::Node(node.clone()),
+            None => Holder::Stranger(format!("{known:?}")),
+        }
+    }
+
+    fn holding(&self, shown: &Shown) -> Holding {
+        let keys = shown.keys.iter().filter_map(|key| key.known).chain(shown.holder);
+        let holder = shown.held.map(|held| match (shown.holder, held.key) {
+            (Some(known), _) => self.name_of(known),
+            (None, Some(key)) => Holder::Stranger(self.machine.keyring.describe(key)),
+            (None, None) => Holder::Stranger(format!("all that are registered, with {:?}", held.kind)),
+        });
+        let epoch = keys.map(|known| known.epoch).max().unwrap_or(Epoch::ZERO);
+        Holding { holder, epoch, failures: EarlyFailures::default() }
+    }
+}
+
+const ENDED: &str = "the reservation's task has ended";
+
+#[async_trait]
+impl Claim for ReservationClaim {
+    async fn inspect(&self) -> Result<Holding, Refusal> {
+        let Some(arbiter) = self.devices.first() else { return Err(Refusal::Unfit(ENDED.to_owned())) };
+        let mut why = "it has no path".to_owned();
+        for path in arbiter.paths() {
+            match look(&self.machine.keyring, &**arbiter, &path).await {
+                Ok(shown) => return Ok(self.holding(&shown)),
+                Err(failure) => why = format!("reading the reservation on {path}: {failure}"),
+            }
+        }
+        Err(Refusal::Unreachable(format!("{}: {why}", arbiter.name())))
+    }
+
+    async fn acquire(&self, request: Acquire) -> Result<Held, Refusal> {
+        match self.ask(Request::Acquire(request)).await? {
+            Reply::Acquired(held) => Ok(held),
+            other => Err(Refusal::Unfit(format!("answered beside the question: {other:?}"))),
+        }
+    }
+
+    async fn uphold(&self, epoch: Epoch) -> Result<Tenure, Loss> {
+        let (to, answer) = oneshot::channel();
+        let ended = || Loss::GivenUp(ENDED.to_owned());
+        self.messages().send(Message::Uphold(epoch, to)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// An heir needs nothing on the device: the announcement that names it has the others hold back.
+    async fn release(&self, epoch: Epoch, _: Option<NodeName>, _: EarlyFailures) -> Result<(), Refusal> {
+        self.ask(Request::Release(epoch)).await.map(drop)
+    }
+
+    async fn fence(&self, victim: &NodeName) -> Result<(), Refusal> {
+        self.ask(Request::Fence(victim.clone())).await.map(drop)
+    }
+}
+
+struct Service {
+    devices: Vec<Arc<dyn ReservationDevice>>,
+    hierarchy: HierarchyName,
+    machine: Machine,
+    clock: Clock,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    answers: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    next: u64,
+}
+
+type Event = Pin<Box<dyn Future<Output = Input> + Send>>;
+
+impl Service {
+    async fn run(mut self) {
+        let mut events: JoinSet<Input> = JoinSet::new();
+        for (place, device) in self.devices.clone().into_iter().enumerate() {
+            let names = device.paths();
+            events.spawn(paths_changed(device, place, names.clone()));
+            self.step(Input::Paths(place, names), &mut events);
+        }
+        loop {
+            let now = (self.clock)();
+            let wait = self.machine.next_deadline().map_or(Duration::from_secs(1), |at| now.until(at));
+            tokio::select! {
+                Some(done) = events.join_next() => {
+                    let Ok(input) = done else { continue };
+                    if let Input::Paths(place, names) = &input
+                        && let Some(device) = self.devices.get(*place)
+                    {
+                        events.spawn(paths_changed(device.clone(), *place, names.clone()));
+                    }
+                    self.step(input, &mut events);
+                }
+                message = self.inbox.recv() => match message {
+                    Some(Message::Ask(request, to)) => {
+                        let id = self.id();
+                        self.answers.insert(id, to);
+                        self.step(Input::Ask(id, request), &mut events);
+                    }
+                    Some(Message::Uphold(epoch, to)) => {
+                        self.step(Input::Tick, &mut events);
+                        let _ = to.send(self.machine.uphold((self.clock)(), epoch));
+                    }
+                    None => return,
+                },
+                () = tokio::time::sleep(wait.min(Duration::from_secs(1))) => self.step(Input::Tick, &mut events),
+            }
+        }
+    }
+
+    fn id(&mut self) -> RequestId {
+        self.next += 1;
+        RequestId(self.next)
+    }
+
+    fn step(&mut self, input: Input, events: &mut JoinSet<Input>) {
+        self.machine.handle((self.clock)(), input);
+        while let Some(effect) = self.machine.poll_effect() {
+            tracing::trace!(hierarchy = %self.hierarchy, %effect, "reservation");
+            match effect {
+                Effect::Reply(id, reply) => self.reply(id, reply),
+                Effect::Send { id, device, path, command } => {
+                    let Some(device) = self.devices.get(device).cloned() else { continue };
+                    let sent: Event =
+                        Box::pin(async move { Input::Answered(id, device.send(&path, command).await) });
+                    events.spawn(sent);
+                }
+            }
+        }
+    }
+
+    /// Answers; a claim that was acquired for somebody who no longer waits is given back.
+    fn reply(&mut self, id: RequestId, reply: Reply) {
+        let Some(to) = self.answers.remove(&id) else { return };
+        if let Err(Reply::Acquired(held)) = to.send(reply) {
+            let id = self.id();
+            let now = (self.clock)();
+            self.machine.handle(now, Input::Ask(id, Request::Release(held.epoch)));
+        }
+    }
+}
+
+async fn paths_changed(device: Arc<dyn ReservationDevice>, place: usize, seen: Vec<PathName>) -> Input {
+    device.paths_changed(&seen).await;
+    Input::Paths(place, device.paths())
+}

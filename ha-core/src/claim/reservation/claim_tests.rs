@@ -1,0 +1,283 @@
+//! The claim as the driver sees it, over simulated disks that answer at once, unless told otherwise.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::claim::{ReservationClaim, ReservationConfig, ReservationError};
+use super::device::{Answer, Command, Failure, Key, PathName, Ports, PowerLoss, ReservationDevice, ReservationType};
+use super::timing::ReservationTiming;
+use crate::claim::{Acquire, Belief, Claim, EarlyFailures, Held, Holder, Loss, Refusal, Tenure};
+use crate::name::{ClusterName, Epoch, HierarchyName, NodeName};
+use crate::sim::scsi::{Device, Nexus, Reply, Request, Target};
+use crate::time::Time;
+
+type Disk = Arc<Mutex<Device>>;
+
+/// A disk as one node reaches it, over the ports from 1 on.
+struct Wire {
+    name: String,
+    disk: Disk,
+    initiator: u16,
+    ports: u16,
+    dead: Arc<Mutex<bool>>,
+}
+
+const LIMIT: Duration = Duration::from_secs(3);
+
+#[async_trait]
+impl ReservationDevice for Wire {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn paths(&self) -> Vec<PathName> {
+        (1..=self.ports).map(|port| PathName::new(port.to_string())).collect()
+    }
+    async fn paths_changed(&self, _: &[PathName]) {
+        std::future::pending().await
+    }
+    async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure> {
+        if *self.dead.lock().unwrap() {
+            tokio::time::sleep(LIMIT).await;
+            return Err(Failure::NoAnswer);
+        }
+        let nexus = Nexus { initiator: self.initiator, port: path.as_str().parse().unwrap() };
+        let mut disk = self.disk.lock().unwrap();
+        disk.connect(nexus);
+        match disk.run(nexus, Request::Reservation(command)).unwrap()? {
+            Reply::Reservation(answer) => Ok(answer),
+            other => panic!("{other:?}"),
+        }
+    }
+    fn time_limit(&self) -> Duration {
+        LIMIT
+    }
+}
+
+const NODES: [&str; 3] = ["alpha", "beta", "gamma"];
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn config(name: &str) -> ReservationConfig {
+    ReservationConfig {
+        cluster: ClusterName::new("shop").unwrap(),
+        node: node(name),
+        nodes: NODES.map(node).to_vec(),
+        hierarchy: HierarchyName::new("web").unwrap(),
+        kind: ReservationType::WriteExclusiveRegistrantsOnly,
+        timing: ReservationTiming::default(),
+    }
+}
+
+struct Lab {
+    disks: Vec<Disk>,
+    dead: Arc<Mutex<bool>>,
+}
+
+impl Lab {
+    fn new(target: Target, disks: usize) -> Lab {
+        Lab { disks: (0..disks).map(|_| Arc::new(Mutex::new(Device::new(target.clone())))).collect(), dead: Arc::default() }
+    }
+
+    fn devices(&self, name: &str, ports: u16, dead: &Arc<Mutex<bool>>) -> Vec<Arc<dyn ReservationDevice>> {
+        let initiator = NODES.iter().position(|n| *n == name).unwrap() as u16 + 1;
+        let wire = |(i, disk): (usize, &Disk)| {
+            let (name, disk, dead) = (format!("disk{i}"), disk.clone(), dead.clone());
+            Arc::new(Wire { name, disk, initiator, ports, dead }) as Arc<dyn ReservationDevice>
+        };
+        self.disks.iter().enumerate().map(wire).collect()
+    }
+
+    fn claim(&self, name: &str) -> ReservationClaim {
+        let begun = tokio::time::Instant::now();
+        let clock = Arc::new(move || Time::ZERO + Duration::from_secs(1_000) + begun.elapsed());
+        ReservationClaim::new(self.devices(name, 2, &self.dead), config(name), clock).unwrap()
+    }
+
+    fn held_keys(&self) -> Vec<Option<Key>> {
+        self.disks.iter().map(|disk| disk.lock().unwrap().reservation().held.and_then(|held| held.key)).collect()
+    }
+
+    fn registrations(&self) -> usize {
+        self.disks.iter().map(|disk| disk.lock().unwrap().registrations().len()).sum()
+    }
+}
+
+fn two_ports() -> NonZeroU16 {
+    NonZeroU16::new(2).unwrap()
+}
+
+fn targets() -> [Target; 3] {
+    [Target::standard(two_ports()), Target::lio(two_ports()), Target::tgt(two_ports())]
+}
+
+fn believing(belief: Belief) -> Acquire {
+    let beliefs: BTreeMap<_, _> = NODES.iter().map(|name| (node(name), belief)).collect();
+    Acquire { beliefs: Arc::new(beliefs), known: Epoch::ZERO, adopt: None }
+}
+
+async fn release(claim: &ReservationClaim, held: &Held) {
+    claim.release(held.epoch, None, EarlyFailures::default()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_taken_upheld_and_given_up_on_every_device_and_path() {
+    for target in targets() {
+        let lab = Lab::new(target, 2);
+        let (alpha, beta) = (lab.claim("alpha"), lab.claim("beta"));
+        assert_eq!(alpha.inspect().await.unwrap().holder, None);
+        let held = alpha.acquire(believing(Belief::Lost)).await.unwrap();
+        assert_eq!((held.epoch, held.tenure), (Epoch(1), Tenure::UntilRevoked));
+        assert_eq!(alpha.uphold(held.epoch).await, Ok(Tenure::UntilRevoked));
+        assert_eq!(lab.registrations(), 4, "two paths to two devices");
+        assert_eq!(alpha.inspect().await.unwrap().holder, Some(Holder::Me));
+        assert_eq!(beta.inspect().await.unwrap().holder, Some(Holder::Node(node("alpha"))));
+        let refused = beta.acquire(believing(Belief::Heard)).await.unwrap_err();
+        assert!(refused.to_string().starts_with("held by alpha (epoch 1): it is in contact"), "{refused}");
+        release(&alpha, &held).await;
+        assert_eq!((lab.registrations(), lab.held_keys()), (0, vec![None, None]));
+        let held = beta.acquire(Acquire { known: Epoch(1), ..believing(Belief::Lost) }).await.unwrap();
+        assert_eq!(held.epoch, Epoch(2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_holder_that_lives_is_left_alone_and_a_dead_one_is_taken_over_from() {
+    for target in targets() {
+        let lab = Lab::new(target, 2);
+        let (alpha, beta) = (lab.claim("alpha"), lab.claim("beta"));
+        let held = alpha.acquire(believing(Belief::Gone)).await.unwrap();
+        let refused = beta.acquire(believing(Belief::Lost)).await.unwrap_err();
+        assert!(matches!(&refused, Refusal::Held { why, .. } if why.contains("defends")), "{refused}");
+        assert_eq!(lab.registrations(), 4, "the loser is not registered");
+        assert_eq!(alpha.uphold(held.epoch).await, Ok(Tenure::UntilRevoked));
+        drop(alpha);
+        let before = tokio::time::Instant::now();
+        let took = beta.acquire(believing(Belief::Lost)).await.unwrap();
+        assert!(took.epoch > held.epoch);
+        let bound = ReservationTiming::default().takeover_bound(LIMIT, Duration::ZERO, super::device::Queued::Stay, 2);
+        assert!(before.elapsed() <= bound, "{:?}", before.elapsed());
+        assert_eq!(lab.registrations(), 4, "only the holder is registered");
+        let gamma = lab.claim("gamma");
+        let third = gamma.acquire(believing(Belief::Gone)).await.unwrap();
+        assert!(third.epoch > took.epoch);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let lost = beta.uphold(took.epoch).await.unwrap_err();
+        assert!(matches!(&lost, Loss::Taken(who) if who.starts_with("gamma (epoch")), "{lost}");
+        assert_eq!(lab.registrations(), 4, "who lost it does not come back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_life_held_is_adopted_or_taken_anew() {
+    let lab = Lab::new(Target::standard(two_ports()), 2);
+    let held = lab.claim("alpha").acquire(believing(Belief::Gone)).await.unwrap();
+    let alpha = lab.claim("alpha");
+    let adopted = alpha.acquire(Acquire { adopt: Some(held.epoch), ..believing(Belief::Lost) }).await.unwrap();
+    assert_eq!(adopted, held);
+    drop(alpha);
+    let before = tokio::time::Instant::now();
+    let alpha = lab.claim("alpha");
+    let anew = alpha.acquire(believing(Belief::Lost)).await.unwrap();
+    assert_eq!(anew.epoch, held.epoch.next());
+    assert!(before.elapsed() < Duration::from_secs(1), "nobody is waited for: {:?}", before.elapsed());
+    drop(alpha);
+    // A list with another node in it makes other keys.
+    let larger = ReservationConfig { nodes: ["aaron"].into_iter().chain(NODES).map(node).collect(), ..config("alpha") };
+    let clock = Arc::new(|| Time(1));
+    let alpha = ReservationClaim::new(lab.devices("alpha", 2, &lab.dead), larger.clone(), clock.clone()).unwrap();
+    let adopted = alpha.acquire(Acquire { adopt: Some(anew.epoch), ..believing(Belief::Lost) }).await.unwrap();
+    assert_eq!(adopted.epoch, anew.epoch);
+    assert_eq!(lab.registrations(), 4);
+    let stranger = lab.claim("beta").acquire(believing(Belief::Gone)).await.unwrap_err();
+    assert!(matches!(&stranger, Refusal::Stranger(who) if who.contains("list of nodes differs")), "{stranger}");
+    let other = ReservationConfig { node: node("beta"), ..larger };
+    let beta = ReservationClaim::new(lab.devices("beta", 2, &lab.dead), other, clock).unwrap();
+    let heard = beta.acquire(believing(Belief::Heard)).await.unwrap_err();
+    assert!(matches!(heard, Refusal::Held { .. }), "{heard}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_are_never_touched() {
+    let lab = Lab::new(Target::standard(two_ports()), 2);
+    let nexus = Nexus { initiator: 9, port: 1 };
+    let theirs = Key::new(0xabcd).unwrap();
+    let register = Command::Register { old: None, new: Some(theirs), ports: Ports::This, power_loss: PowerLoss::Keeps };
+    {
+        let mut disk = lab.disks[1].lock().unwrap();
+        disk.connect(nexus);
+        for _ in 0..2 {
+            let _ = disk.run(nexus, Request::Reservation(register));
+        }
+    }
+    let alpha = lab.claim("alpha");
+    let refused = alpha.acquire(believing(Belief::Gone)).await.unwrap_err();
+    assert!(matches!(&refused, Refusal::Stranger(who) if who.contains("disk1")), "{refused}");
+    assert_eq!(lab.registrations(), 1, "all is given back, and the stranger's stays");
+    assert_eq!(lab.held_keys(), [None, None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_without_reservations_is_named() {
+    let lab = Lab::new(Target::without_reservations(two_ports()), 1);
+    let refused = lab.claim("alpha").acquire(believing(Belief::Gone)).await.unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("disk0") && text.contains("not supported by the device"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_that_does_not_answer_is_given_up_after_a_while() {
+    let lab = Lab::new(Target::standard(two_ports()), 1);
+    let alpha = lab.claim("alpha");
+    let held = alpha.acquire(believing(Belief::Gone)).await.unwrap();
+    *lab.dead.lock().unwrap() = true;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let unproven = alpha.uphold(held.epoch).await.unwrap_err();
+    assert!(matches!(&unproven, Loss::Unproven(why) if why.contains("no answer in time")), "{unproven}");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(matches!(alpha.uphold(held.epoch).await, Err(Loss::GivenUp(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_won_for_somebody_who_went_away_is_given_back() {
+    let lab = Lab::new(Target::standard(two_ports()), 2);
+    let alpha = lab.claim("alpha");
+    let gone = tokio::time::timeout(Duration::from_millis(1), alpha.acquire(believing(Belief::Lost))).await;
+    assert!(gone.is_err(), "a device without a memory is left to its holder for a while");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((lab.registrations(), lab.held_keys()), (0, vec![None, None]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fencing_removes_what_a_node_has_registered() {
+    let lab = Lab::new(Target::standard(two_ports()), 2);
+    let alpha = lab.claim("alpha");
+    let unfit = alpha.fence(&node("beta")).await.unwrap_err();
+    assert!(matches!(unfit, Refusal::Unfit(_)), "{unfit}");
+    let held = alpha.acquire(believing(Belief::Gone)).await.unwrap();
+    alpha.fence(&node("beta")).await.unwrap();
+    assert_eq!(alpha.uphold(held.epoch).await, Ok(Tenure::UntilRevoked));
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_once() {
+    let lab = Lab::new(Target::standard(two_ports()), 1);
+    let clock: crate::claim::lock_area::Clock = Arc::new(|| Time::ZERO);
+    let with = |devices, config| ReservationClaim::new(devices, config, clock.clone()).map(drop);
+    let one = || lab.devices("alpha", 1, &lab.dead);
+    assert!(matches!(with(vec![], config("alpha")), Err(ReservationError::NoDevice(_))));
+    let twice = one().into_iter().chain(one()).collect();
+    assert!(matches!(with(twice, config("alpha")), Err(ReservationError::Twice { .. })));
+    let kind = ReservationType::WriteExclusive;
+    assert!(matches!(with(one(), ReservationConfig { kind, ..config("alpha") }), Err(ReservationError::Kind { .. })));
+    let hasty = ReservationTiming::new(Duration::from_secs(1), Duration::from_secs(6)).unwrap();
+    let hasty = ReservationConfig { timing: hasty, ..config("alpha") };
+    assert!(matches!(with(one(), hasty), Err(ReservationError::Timing(_))));
+    let unknown = ReservationConfig { node: node("delta"), ..config("alpha") };
+    assert!(matches!(with(one(), unknown), Err(ReservationError::Keyring(_))));
+}

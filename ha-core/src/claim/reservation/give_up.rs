@@ -1,0 +1,76 @@
+//! Giving a device up, whichever of this node's paths, earlier lives or former nexuses the reservation hangs on.
+//!
+//! Decides the order: release, unregister every path, and remove what is left of this node's keys. Leaves to the
+//! [machine](super::machine) which device is last.
+
+use super::device::{Command, Key, Queued};
+use super::lane::{Common, End, Goal, Lane, Path, Registration, Step};
+
+/// More commands than this, and it is left for the next attempt.
+const STEPS_MAX: u16 = 60;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct GiveUp {
+    /// RELEASE was carried out, and the reservation stayed: it hangs on another path.
+    released: bool,
+    /// The keys were read after every path was unregistered.
+    checked: bool,
+    swept: Option<Key>,
+}
+
+impl Lane {
+    /// The next step of giving this device up.
+    pub(super) fn plan_give_up(&mut self, common: &Common) -> Step {
+        let Goal::GiveUp(mut give_up) = std::mem::replace(&mut self.goal, Goal::Nothing) else { return Step::Again };
+        let step = self.next_of_give_up(&mut give_up, common);
+        self.goal = Goal::GiveUp(give_up);
+        step
+    }
+
+    fn next_of_give_up(&mut self, give_up: &mut GiveUp, common: &Common) -> Step {
+        if self.steps > STEPS_MAX {
+            return Step::End(End::Stuck(format!("{}: its state keeps changing", self.name)));
+        }
+        let Some(path) = self.usable() else {
+            return Step::End(End::Stuck(self.unreachable()));
+        };
+        if let Some(step) = self.read(path) {
+            return step;
+        }
+        let held = self.held();
+        if let Some((key, kind)) = held.and_then(|held| Some((held.key.filter(|key| common.is_mine(*key))?, held.kind))) {
+            let path = self.usable_with(key).unwrap_or(path);
+            if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
+                return self.register(path, key);
+            }
+            give_up.released = !give_up.released;
+            return Step::Send(path, match give_up.released {
+                true => Command::Release { key, kind },
+                false => Command::Preempt { key, victim: Some(key), kind, queued: Queued::Stay },
+            });
+        }
+        let left = self.keys().iter().copied().find(|key| common.is_mine(*key));
+        if let Some(key) = left.filter(|key| give_up.checked && give_up.swept != Some(*key)) {
+            if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
+                return self.register(path, key);
+            }
+            give_up.swept = Some(key);
+            // Its own registration may go with the others, or stay.
+            let step = Command::Preempt { key, victim: Some(key), kind: common.kind, queued: Queued::Stay };
+            if let Some(path) = self.paths.get_mut(path) {
+                path.registration = Registration::Unknown;
+            }
+            return Step::Send(path, step);
+        }
+        let registered = |path: &Path| path.failed.is_none() && path.registration != Registration::None;
+        match self.paths.iter().position(registered) {
+            Some(path) => self.unregister(path),
+            None if !give_up.checked => {
+                give_up.checked = true;
+                self.forget();
+                Step::Again
+            }
+            None => Step::End(End::GivenUp),
+        }
+    }
+}

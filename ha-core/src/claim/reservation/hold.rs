@@ -1,0 +1,140 @@
+//! Holding a device: looking at it at every interval, defending it, and noticing when it is lost.
+//!
+//! Decides what a look shows. A reservation that is not ours is lost for good: nothing here registers again after that. Leaves to the
+//! [machine](super::machine) what the loss of one device means for the claim.
+
+use super::device::{Command, Key};
+use super::lane::{Common, End, Goal, Lane, Registration, Step};
+use crate::claim::Loss;
+use crate::mutation::{self, Mutation};
+use crate::time::Time;
+
+/// More commands than this in one look, and the rest waits for the next.
+const STEPS_MAX: u16 = 32;
+
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    pub(super) key: Key,
+    /// When the next look is due.
+    pub(super) look_at: Time,
+    /// When the latest read was sent that showed the reservation to be ours.
+    pub(super) proven: Time,
+    /// A look that was begun since this was last unset showed it to be ours, and nobody else of the cluster registered.
+    pub(super) confirmed: bool,
+}
+
+impl Hold {
+    pub(super) fn new(key: Key, now: Time) -> Hold {
+        Hold { key, look_at: now, proven: now, confirmed: false }
+    }
+
+    /// Looks at once.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.confirmed = false;
+        self.look_at = now;
+    }
+}
+
+impl Lane {
+    /// The next step of holding this device.
+    pub(super) fn plan_hold(&mut self, common: &Common, now: Time) -> Step {
+        let Goal::Hold(mut hold) = std::mem::replace(&mut self.goal, Goal::Nothing) else { return Step::Again };
+        let step = self.next_of_hold(&mut hold, common, now);
+        self.goal = Goal::Hold(hold);
+        step
+    }
+
+    fn next_of_hold(&mut self, hold: &mut Hold, common: &Common, now: Time) -> Step {
+        let interval = common.timing.defend_interval();
+        let lost_at = hold.proven + common.timing.uphold_bound();
+        if now >= lost_at {
+            let why = format!("{} has not answered for {:?}", self.unreachable(), common.timing.uphold_bound());
+            return Step::End(End::Lost(Loss::GivenUp(why)));
+        }
+        if now >= hold.look_at {
+            hold.look_at = now + interval;
+            self.steps = 0;
+            self.forget();
+        }
+        if self.steps > STEPS_MAX {
+            return Step::Wait(hold.look_at.min(lost_at));
+        }
+        let Some(path) = self.usable_with(hold.key).or_else(|| self.least_failed(interval / 4, now)) else {
+            let again = self.paths.iter().filter_map(|path| path.failed).min().map(|at| at + interval / 4);
+            return Step::Wait(again.unwrap_or(hold.look_at).min(lost_at));
+        };
+        if let Some(step) = self.read(path) {
+            return step;
+        }
+        match self.held().map(|held| held.key) {
+            Some(Some(key)) if key == hold.key => self.defend(hold, path, common, now),
+            None => self.restore(hold, path, common, now),
+            Some(other) => {
+                let who = other.map_or_else(|| "all that are registered".to_owned(), |key| common.keyring.describe(key));
+                if let Some(other) = other.filter(|_| mutation::is_on(Mutation::FightBack)) {
+                    return self.fight_back(hold.key, other, path, common);
+                }
+                Step::End(End::Lost(Loss::Taken(format!("{who}, on {}", self.name))))
+            }
+        }
+    }
+
+    fn defend(&mut self, hold: &mut Hold, path: usize, common: &Common, now: Time) -> Step {
+        hold.proven = hold.proven.max(self.seen_at);
+        let key = hold.key;
+        let others = |k: &Key| *k != key && common.keyring.decode(*k).is_some();
+        let other = self.keys().iter().copied().find(others).filter(|_| !mutation::is_on(Mutation::NeverDefend));
+        if let Some(other) = other {
+            // Only a registered path can preempt.
+            return self.let_in(path, key).unwrap_or_else(|| self.preempt(path, key, other, common));
+        }
+        hold.confirmed = true;
+        let interval = common.timing.defend_interval();
+        let lacks = |path: &super::lane::Path| {
+            !path.is_registered_with(key) && path.again <= now && path.failed.is_none_or(|at| at + interval <= now)
+        };
+        match self.paths.iter().position(lacks) {
+            Some(path) => self.let_in(path, key).unwrap_or(Step::Again),
+            None => Step::Wait(hold.look_at),
+        }
+    }
+
+    /// The device holds no reservation: it lost its memory, or somebody who preempted this node has released it since.
+    fn restore(&mut self, hold: &mut Hold, path: usize, common: &Common, now: Time) -> Step {
+        let key = hold.key;
+        if self.keys().contains(&key) {
+            return self.let_in(path, key).unwrap_or(Step::Send(path, Command::Reserve { key, kind: common.kind }));
+        }
+        if self.is_blank() && now < hold.proven + common.timing.uphold_bound() {
+            if let Some(path) = self.paths.get_mut(path) {
+                path.registration = Registration::None;
+            }
+            return self.let_in(path, key).unwrap_or(Step::Again);
+        }
+        let why = format!("somebody who has released it since, on {}", self.name);
+        Step::End(End::Lost(Loss::Taken(why)))
+    }
+
+    /// The registration that a path lacks, asked for in a way that is refused if another key is there.
+    fn let_in(&mut self, place: usize, key: Key) -> Option<Step> {
+        match self.paths.get(place)?.registration {
+            Registration::With(there) if there == key => None,
+            Registration::None => Some(self.register_over(place, None, key)),
+            Registration::With(old) => Some(self.register_over(place, Some(old), key)),
+            Registration::Unknown => Some(self.register_over(place, Some(key), key)),
+        }
+    }
+
+    fn fight_back(&mut self, key: Key, other: Key, path: usize, common: &Common) -> Step {
+        if self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
+            return self.preempt(path, key, other, common);
+        }
+        self.register(path, key)
+    }
+
+    /// The path that failed longest ago, if that is at least `pause`.
+    fn least_failed(&self, pause: std::time::Duration, now: Time) -> Option<usize> {
+        let failed = self.paths.iter().enumerate().filter_map(|(place, path)| Some((path.failed?, place)));
+        failed.min().filter(|(at, _)| *at + pause <= now).map(|(_, place)| place)
+    }
+}

@@ -1,0 +1,375 @@
+//! Taking a device: the next command, from what is known of it.
+//!
+//! Decides by the reservation that was read: free, held by this node, by another, or by a stranger. On the first device of a claim, the
+//! arbiter, by what is believed of the holder, too. Leaves the other devices to the same rules, with every holder of the cluster passing for gone.
+
+use super::device::{Command, Key};
+use super::key::{ClusterKey, Role};
+use super::lane::{Common, End, Goal, Lane, Path, Registration, Step};
+use crate::claim::{Acquire, Belief, Refusal};
+use crate::mutation::{self, Mutation};
+use crate::name::{Epoch, NodeName};
+use crate::time::Time;
+
+/// More commands than this, and the attempt is given up: something keeps changing.
+const STEPS_MAX: u16 = 80;
+
+/// So often a challenger's key is registered that is not seen afterwards.
+const CHALLENGES_MAX: u8 = 4;
+const DEFENDED: &str = "it is alive and defends its reservation";
+
+/// Waiting for whoever may have lost a device without memory to come back to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blank {
+    NotSeen,
+    Waiting(Time),
+    Waited,
+}
+
+/// Whether the holder defends itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duel {
+    None,
+    /// Until the moment, once the challenger is registered.
+    Challenging { victim: Key, challenger: Key, path: usize, tries: u8, until: Option<Time> },
+    /// The time is over, and the keys were, or are, read again.
+    Judged { victim: Key, challenger: Key, path: usize },
+}
+
+/// What is known of an attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Take {
+    /// None on a device that is not the arbiter.
+    request: Option<Acquire>,
+    /// Greater than every epoch that was tried before.
+    floor: Epoch,
+    pub(super) key: Option<Key>,
+    blank: Blank,
+    duel: Duel,
+    /// On so many paths it was asked whether a key of this node's is this machine's.
+    own_tried: usize,
+    /// This node's key under an earlier list of nodes.
+    pub(super) former: Option<Key>,
+    /// The reservation was asked for: whoever has it now, other than the one seen first, was faster.
+    tried: bool,
+    victim: Option<Key>,
+    settle: Option<Time>,
+    refusal: Option<Refusal>,
+}
+
+impl Take {
+    pub(super) fn arbiter(request: Acquire, floor: Epoch) -> Take {
+        Take::new(Some(request), floor, None)
+    }
+
+    /// `former` is what the arbiter let this node change.
+    pub(super) fn other(key: Key, former: Option<Key>) -> Take {
+        Take { former, ..Take::new(None, Epoch::ZERO, Some(key)) }
+    }
+
+    fn new(request: Option<Acquire>, floor: Epoch, key: Option<Key>) -> Take {
+        Take {
+            request,
+            floor,
+            key,
+            blank: Blank::NotSeen,
+            duel: Duel::None,
+            own_tried: 0,
+            former: None,
+            tried: false,
+            victim: None,
+            settle: None,
+            refusal: None,
+        }
+    }
+
+    /// What a preempted nexus has under way may be carried out until then.
+    pub(super) fn settle(&mut self, until: Time) {
+        self.settle = Some(self.settle.map_or(until, |before| before.max(until)));
+    }
+
+    fn belief(&self, node: &NodeName) -> Belief {
+        let told = self.request.as_ref().map(|request| request.beliefs.get(node).copied().unwrap_or(Belief::Lost));
+        match told {
+            None => Belief::Gone,
+            Some(Belief::Lost) if mutation::is_on(Mutation::PreemptWithoutChallenge) => Belief::Gone,
+            Some(belief) => belief,
+        }
+    }
+
+    /// Whether somebody may hold the device who is not heard.
+    fn somebody_may_live(&self, common: &Common) -> bool {
+        let mine = common.keyring.node(common.me);
+        self.request.is_some()
+            && common.keyring.nodes().iter().any(|node| Some(node) != mine && self.belief(node) != Belief::Gone)
+    }
+}
+
+impl Lane {
+    /// The next step of taking this device.
+    pub(super) fn plan_take(&mut self, common: &Common, now: Time) -> Step {
+        let Goal::Take(mut take) = std::mem::replace(&mut self.goal, Goal::Nothing) else { return Step::Again };
+        let step = self.next_of_take(&mut take, common, now);
+        self.goal = Goal::Take(take);
+        step
+    }
+
+    fn next_of_take(&mut self, take: &mut Take, common: &Common, now: Time) -> Step {
+        if let Some(refusal) = &take.refusal {
+            return self.clear_away(refusal.clone());
+        }
+        if self.steps > STEPS_MAX {
+            return refuse(take, Refusal::Unreachable(format!("{}: its state keeps changing", self.name)));
+        }
+        let Some(path) = self.usable() else {
+            return refuse(take, Refusal::Unreachable(self.unreachable()));
+        };
+        if let Some(step) = self.read(path) {
+            return step;
+        }
+        if take.former.is_none() {
+            take.former = self.former_key(take, common);
+        }
+        if let Some(refusal) = self.stranger(take, common) {
+            return refuse(take, refusal);
+        }
+        let key = match take.key {
+            Some(key) => key,
+            None => match self.choose_key(take, common) {
+                Ok(key) => *take.key.insert(key),
+                Err(refusal) => return refuse(take, refusal),
+            },
+        };
+        match self.held().map(|held| held.key) {
+            None => self.take_free(take, key, path, common, now),
+            Some(Some(holder)) if holder == key => self.secure(take, key, common, now),
+            Some(Some(holder)) => self.take_from(take, key, holder, path, common, now),
+            // Refused as a stranger's above.
+            Some(None) => Step::Again,
+        }
+    }
+
+    /// The reservation's key, if it is of an earlier list of nodes and this node says that it held the device under its epoch.
+    /// Whether it did is for the device to say: only who is registered with a key can change it.
+    fn former_key(&self, take: &Take, common: &Common) -> Option<Key> {
+        let adopt = take.request.as_ref().and_then(|request| request.adopt)?;
+        let held = self.held().and_then(|held| held.key)?;
+        (common.keyring.decode(held).is_none() && super::key::epoch_under_another_list(held) == Some(adopt)).then_some(held)
+    }
+
+    /// Whoever is registered might write, so a stranger who is keeps the claim from being worth anything.
+    fn stranger(&self, take: &Take, common: &Common) -> Option<Refusal> {
+        let held = self.held();
+        if let Some(held) = held.filter(|held| held.key.is_none()) {
+            let why = format!("{} is reserved by all that are registered ({:?})", self.name, held.kind);
+            return Some(Refusal::Stranger(why));
+        }
+        let reserved = held.and_then(|held| held.key);
+        let mut all = reserved.into_iter().chain(self.keys().iter().copied());
+        let stranger = all.find(|key| common.keyring.decode(*key).is_none() && take.former != Some(*key))?;
+        let does = if reserved == Some(stranger) { "has reserved" } else { "is registered, and might write, with" };
+        Some(Refusal::Stranger(format!("{} {does} {}", common.keyring.describe(stranger), self.name)))
+    }
+
+    fn choose_key(&self, take: &Take, common: &Common) -> Result<Key, Refusal> {
+        let known = |key: Key| common.keyring.decode(key);
+        let holder = self.held().and_then(|held| held.key).and_then(known);
+        let request = take.request.as_ref();
+        let adopt = request.and_then(|request| request.adopt);
+        let stands = |k: &ClusterKey| k.node == common.me && k.role == Role::Holder && Some(k.epoch) == adopt;
+        let epoch = match adopt.filter(|_| take.former.is_some() || holder.as_ref().is_some_and(stands)) {
+            Some(epoch) => epoch,
+            None => {
+                let seen = self.keys().iter().filter_map(|key| known(*key)).map(|k| k.epoch);
+                let told = request.map(|request| request.known).into_iter().chain(adopt);
+                seen.chain(told).fold(take.floor, Epoch::max).next()
+            }
+        };
+        let key = common.keyring.encode(ClusterKey { role: Role::Holder, node: common.me, epoch });
+        key.map_err(|e| Refusal::Unfit(e.to_string()))
+    }
+
+    fn take_free(&mut self, take: &mut Take, key: Key, path: usize, common: &Common, now: Time) -> Step {
+        if self.is_blank() && take.somebody_may_live(common) && !mutation::is_on(Mutation::TakeBlankAtOnce) {
+            match take.blank {
+                Blank::NotSeen => {
+                    let until = now + common.timing.blank_wait();
+                    take.blank = Blank::Waiting(until);
+                    return Step::Wait(until);
+                }
+                Blank::Waiting(until) if until > now => return Step::Wait(until),
+                Blank::Waiting(_) => {
+                    take.blank = Blank::Waited;
+                    self.forget();
+                    return Step::Again;
+                }
+                Blank::Waited => {}
+            }
+        }
+        if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
+            return self.register(path, key);
+        }
+        take.tried = true;
+        Step::Send(path, Command::Reserve { key, kind: common.kind })
+    }
+
+    fn take_from(&mut self, take: &mut Take, key: Key, holder: Key, path: usize, common: &Common, now: Time) -> Step {
+        let former = take.former == Some(holder);
+        let known = common.keyring.decode(holder);
+        if let Duel::Judged { challenger, path, .. } = take.duel
+            && challenger == holder
+        {
+            // The reservation stays with a holder whose key changes.
+            let path = if self.paths.get(path).is_some_and(|p| p.failed.is_none()) { path } else { 0 };
+            return self.register(path, key);
+        }
+        if take.tried && take.victim != Some(holder) {
+            return refuse(take, Refusal::Raced);
+        }
+        take.victim = Some(holder);
+        if former || known.is_some_and(|known| known.node == common.me) {
+            if let Some(step) = self.take_own(take, key, holder, path, common) {
+                return step;
+            }
+            if former {
+                let why = format!("{} has reserved {}", common.keyring.describe(holder), self.name);
+                return refuse(take, Refusal::Stranger(why));
+            }
+            return self.challenge(take, key, holder, path, common, now);
+        }
+        let belief = known.and_then(|known| common.keyring.node(known.node)).map(|node| take.belief(node));
+        match belief {
+            Some(Belief::Gone) => self.preempt_from(take, key, holder, path, common),
+            Some(Belief::Lost) => self.challenge(take, key, holder, path, common, now),
+            Some(Belief::Heard) => refuse(take, held_by(holder, common, "it is in contact")),
+            None => Step::Again,
+        }
+    }
+
+    fn preempt_from(&mut self, take: &mut Take, key: Key, victim: Key, path: usize, common: &Common) -> Step {
+        if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
+            return self.register(path, key);
+        }
+        take.tried = true;
+        self.preempt(path, key, victim, common)
+    }
+
+    /// A reservation under a key of this node's, left over from an earlier life. That it is this machine's, and not another's that goes by
+    /// the same name, shows when the device lets the key be changed.
+    fn take_own(&mut self, take: &mut Take, key: Key, holder: Key, path: usize, common: &Common) -> Option<Step> {
+        if take.request.is_none() {
+            return Some(self.preempt_from(take, key, holder, path, common));
+        }
+        if self.paths.iter().any(|path| path.failed.is_none() && path.is_registered_with(key)) {
+            // Changed here, while the reservation hangs on a path that is not there any more.
+            return Some(self.preempt_from(take, key, holder, self.usable_with(key)?, common));
+        }
+        let next = (take.own_tried..self.paths.len()).find(|place| self.paths.get(*place).is_some_and(|p| p.failed.is_none()));
+        let place = next?;
+        if self.paths.get(place).is_some_and(|path| path.registration == Registration::None) {
+            take.own_tried = place + 1;
+            return Some(Step::Again);
+        }
+        Some(self.register_over(place, Some(holder), key))
+    }
+
+    fn challenge(&mut self, take: &mut Take, key: Key, victim: Key, path: usize, common: &Common, now: Time) -> Step {
+        match take.duel {
+            Duel::None => {
+                let Some(known) = common.keyring.decode(key) else { return Step::Again };
+                let challenger = ClusterKey { role: Role::Challenger, ..known };
+                let Ok(challenger) = common.keyring.encode(challenger) else { return Step::Again };
+                take.duel = Duel::Challenging { victim, challenger, path, tries: 1, until: None };
+                self.register(path, challenger)
+            }
+            Duel::Challenging { victim: first, .. } | Duel::Judged { victim: first, .. } if first != victim => {
+                refuse(take, held_by(victim, common, "it has taken it since"))
+            }
+            Duel::Challenging { path, .. } | Duel::Judged { path, .. }
+                if self.paths.get(path).is_none_or(|p| p.failed.is_some()) =>
+            {
+                refuse(take, Refusal::Unreachable(self.unreachable()))
+            }
+            Duel::Challenging { challenger, path, tries, until: None, .. } => {
+                if self.keys().contains(&challenger) {
+                    let until = now + common.timing.challenge(self.limit);
+                    take.duel = Duel::Challenging { victim, challenger, path, tries, until: Some(until) };
+                    return Step::Wait(until);
+                }
+                let confirmed = self.paths.get(path).is_some_and(|path| path.is_registered_with(challenger));
+                if confirmed || tries >= CHALLENGES_MAX {
+                    return refuse(take, held_by(victim, common, DEFENDED));
+                }
+                take.duel = Duel::Challenging { victim, challenger, path, tries: tries + 1, until: None };
+                self.register(path, challenger)
+            }
+            Duel::Challenging { until: Some(until), .. } if until > now => Step::Wait(until),
+            Duel::Challenging { victim, challenger, path, .. } => {
+                take.duel = Duel::Judged { victim, challenger, path };
+                self.forget();
+                Step::Again
+            }
+            Duel::Judged { challenger, path, .. } => {
+                if self.keys().contains(&challenger) {
+                    take.tried = true;
+                    return self.preempt(path, challenger, victim, common);
+                }
+                if mutation::is_on(Mutation::IgnoreDefence) {
+                    return self.register(path, challenger);
+                }
+                refuse(take, held_by(victim, common, DEFENDED))
+            }
+        }
+    }
+
+    /// The reservation is held: whoever else could write is removed, and every path let in.
+    fn secure(&mut self, take: &mut Take, key: Key, common: &Common, now: Time) -> Step {
+        let Some(path) = self.usable_with(key) else { return Step::Again };
+        if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
+            return self.register(path, key);
+        }
+        let foreign = |k: &Key| *k != key && (common.keyring.decode(*k).is_some() || take.former == Some(*k));
+        if let Some(foreign) = self.keys().iter().copied().find(foreign) {
+            return self.preempt(path, key, foreign, common);
+        }
+        if let Some(until) = take.settle {
+            if until > now {
+                return Step::Wait(until);
+            }
+            take.settle = None;
+            self.forget();
+            return Step::Again;
+        }
+        let lacks = |path: &Path| path.failed.is_none() && !path.is_registered_with(key);
+        match self.paths.iter().position(lacks) {
+            Some(path) => self.register(path, key),
+            None => Step::End(End::Taken(key)),
+        }
+    }
+
+    /// Unregisters where something was registered, and then refuses.
+    fn clear_away(&self, refusal: Refusal) -> Step {
+        let left = |path: &Path| {
+            path.touched && path.failed.is_none() && path.registration != Registration::None
+        };
+        match self.paths.iter().position(left) {
+            Some(path) if self.steps <= 2 * STEPS_MAX && !mutation::is_on(Mutation::StayRegistered) => {
+                self.unregister(path)
+            }
+            _ => Step::End(End::Refused(refusal)),
+        }
+    }
+}
+
+fn held_by(holder: Key, common: &Common, why: &str) -> Refusal {
+    let known = common.keyring.decode(holder);
+    match known.and_then(|known| Some((common.keyring.node(known.node)?.clone(), known.epoch))) {
+        Some((holder, epoch)) => Refusal::Held { holder, epoch, why: why.to_owned(), retry_at: None },
+        None => Refusal::Stranger(common.keyring.describe(holder)),
+    }
+}
+
+fn refuse(take: &mut Take, refusal: Refusal) -> Step {
+    take.refusal = Some(refusal);
+    Step::Again
+}
