@@ -275,8 +275,7 @@ impl Service {
                 Effect::Reply(id, reply) => self.reply(id, reply),
                 Effect::Send { id, device, path, command } => {
                     let Some(device) = self.devices.get(device).cloned() else { continue };
-                    let sent: Event =
-                        Box::pin(async move { Input::Answered(id, device.send(&path, command).await) });
+                    let sent: Event = Box::pin(async move { Input::Answered(id, device.send(&path, command).await) });
                     events.spawn(sent);
                 }
             }

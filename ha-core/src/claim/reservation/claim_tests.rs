@@ -81,7 +81,10 @@ struct Lab {
 
 impl Lab {
     fn new(target: Target, disks: usize) -> Lab {
-        Lab { disks: (0..disks).map(|_| Arc::new(Mutex::new(Device::new(target.clone())))).collect(), dead: Arc::default() }
+        Lab {
+            disks: (0..disks).map(|_| Arc::new(Mutex::new(Device::new(target.clone())))).collect(),
+            dead: Arc::default(),
+        }
     }
 
     fn devices(&self, name: &str, ports: u16, dead: &Arc<Mutex<bool>>) -> Vec<Arc<dyn ReservationDevice>> {

@@ -38,16 +38,20 @@ impl Lane {
             return step;
         }
         let held = self.held();
-        if let Some((key, kind)) = held.and_then(|held| Some((held.key.filter(|key| common.is_mine(*key))?, held.kind))) {
+        if let Some((key, kind)) = held.and_then(|held| Some((held.key.filter(|key| common.is_mine(*key))?, held.kind)))
+        {
             let path = self.usable_with(key).unwrap_or(path);
             if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
                 return self.register(path, key);
             }
             give_up.released = !give_up.released;
-            return Step::Send(path, match give_up.released {
-                true => Command::Release { key, kind },
-                false => Command::Preempt { key, victim: Some(key), kind, queued: Queued::Stay },
-            });
+            return Step::Send(
+                path,
+                match give_up.released {
+                    true => Command::Release { key, kind },
+                    false => Command::Preempt { key, victim: Some(key), kind, queued: Queued::Stay },
+                },
+            );
         }
         let left = self.keys().iter().copied().find(|key| common.is_mine(*key));
         if let Some(key) = left.filter(|key| give_up.checked && give_up.swept != Some(*key)) {

@@ -70,7 +70,8 @@ impl Lane {
             Some(Some(key)) if key == hold.key => self.defend(hold, path, common, now),
             None => self.restore(hold, path, common, now),
             Some(other) => {
-                let who = other.map_or_else(|| "all that are registered".to_owned(), |key| common.keyring.describe(key));
+                let who =
+                    other.map_or_else(|| "all that are registered".to_owned(), |key| common.keyring.describe(key));
                 if let Some(other) = other.filter(|_| mutation::is_on(Mutation::FightBack)) {
                     return self.fight_back(hold.key, other, path, common);
                 }

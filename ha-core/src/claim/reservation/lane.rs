@@ -314,7 +314,10 @@ impl Lane {
                 self.reservation = Some(reservation);
                 self.seen_at = sent;
             }
-            (Command::ReadKeys | Command::ReadReservation | Command::ReportCapabilities, Err(Failure::UnitAttention(_))) => {
+            (
+                Command::ReadKeys | Command::ReadReservation | Command::ReportCapabilities,
+                Err(Failure::UnitAttention(_)),
+            ) => {
                 self.doubt(place);
                 self.keys = None;
             }

@@ -31,9 +31,19 @@ enum Blank {
 enum Duel {
     None,
     /// Until the moment, once the challenger is registered.
-    Challenging { victim: Key, challenger: Key, path: usize, tries: u8, until: Option<Time> },
+    Challenging {
+        victim: Key,
+        challenger: Key,
+        path: usize,
+        tries: u8,
+        until: Option<Time>,
+    },
     /// The time is over, and the keys were, or are, read again.
-    Judged { victim: Key, challenger: Key, path: usize },
+    Judged {
+        victim: Key,
+        challenger: Key,
+        path: usize,
+    },
 }
 
 /// What is known of an attempt.
@@ -154,7 +164,8 @@ impl Lane {
     fn former_key(&self, take: &Take, common: &Common) -> Option<Key> {
         let adopt = take.request.as_ref().and_then(|request| request.adopt)?;
         let held = self.held().and_then(|held| held.key)?;
-        (common.keyring.decode(held).is_none() && super::key::epoch_under_another_list(held) == Some(adopt)).then_some(held)
+        (common.keyring.decode(held).is_none() && super::key::epoch_under_another_list(held) == Some(adopt))
+            .then_some(held)
     }
 
     /// Whoever is registered might write, so a stranger who is keeps the claim from being worth anything.
@@ -264,7 +275,8 @@ impl Lane {
             // Changed here, while the reservation hangs on a path that is not there any more.
             return Some(self.preempt_from(take, key, holder, self.usable_with(key)?, common));
         }
-        let next = (take.own_tried..self.paths.len()).find(|place| self.paths.get(*place).is_some_and(|p| p.failed.is_none()));
+        let next =
+            (take.own_tried..self.paths.len()).find(|place| self.paths.get(*place).is_some_and(|p| p.failed.is_none()));
         let place = next?;
         if self.paths.get(place).is_some_and(|path| path.registration == Registration::None) {
             take.own_tried = place + 1;
@@ -349,9 +361,7 @@ impl Lane {
 
     /// Unregisters where something was registered, and then refuses.
     fn clear_away(&self, refusal: Refusal) -> Step {
-        let left = |path: &Path| {
-            path.touched && path.failed.is_none() && path.registration != Registration::None
-        };
+        let left = |path: &Path| path.touched && path.failed.is_none() && path.registration != Registration::None;
         match self.paths.iter().position(left) {
             Some(path) if self.steps <= 2 * STEPS_MAX && !mutation::is_on(Mutation::StayRegistered) => {
                 self.unregister(path)
