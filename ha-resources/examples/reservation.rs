@@ -125,8 +125,8 @@ async fn past_attentions(
 
 async fn show(disk: &Disk) -> bool {
     println!("disk: {}", disk.identity());
-    if let Some(better) = disk.stable_name() {
-        println!("better called: {}", better.display());
+    for finding in disk.findings() {
+        println!("note: {finding}");
     }
     let mut all_done = true;
     for path in disk.paths() {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::error::OpenError;
 use super::look::{Kind, System, Whole};
+use super::multipathd::{self, Readiness, Registrar};
 use super::path::{Candidate, DevicePath, Opening, Trouble};
 use super::scsi::Designator;
 use super::uevent::{Events, Woken};
@@ -38,6 +39,34 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Something about a disk that stands in nobody's way now, and may later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Finding {
+    /// The name may be another disk's after a restart.
+    #[error("{} may be another disk after a restart: name it {}", used.display(), better.display())]
+    UnstableName {
+        /// What was named.
+        used: PathBuf,
+        /// What to name instead.
+        better: PathBuf,
+    },
+    /// Writes on a path that appears fail for a moment, until it is registered.
+    #[error(
+        "multipathd does not register paths that appear in the map {map}, so writes on them fail until they are registered: \
+         write `reservation_key file` into the section `defaults` of /etc/multipath.conf, and run `multipathd reconfigure`"
+    )]
+    UnregisteredPaths {
+        /// Which map.
+        map: String,
+    },
+    /// Paths that return are not used again.
+    #[error("multipathd does not answer, so nobody adds paths to the map {map}, or takes failed ones back: start it")]
+    NoMultipathd {
+        /// Which map.
+        map: String,
+    },
+}
+
 /// A whole disk with persistent reservations: a SCSI disk, a multipath map of device-mapper, or an NVMe namespace.
 ///
 /// Each path of a map is a [`PathName`] of its own, by the kernel's name of it, for example `sdb`. Paths that come and go are noticed by the
@@ -51,7 +80,9 @@ pub struct Disk {
     name: String,
     path: PathBuf,
     identity: Identity,
-    stable_name: Option<PathBuf>,
+    findings: Vec<Finding>,
+    /// Who keeps multipathd told, for a map that it looks after.
+    registrar: Option<Registrar>,
     limit: Duration,
     paths: watch::Receiver<Paths>,
     /// Closed when this is dropped; then the thread that looks after the paths ends.
@@ -69,9 +100,9 @@ impl Disk {
     pub fn open(path: impl AsRef<Path>, limit: Duration) -> Result<Disk, OpenError> {
         let (system, path) = (System::default(), path.as_ref().to_owned());
         let whole = system.look(&path)?;
-        let stable_name = system.stable_name(&path, &whole);
-        if let Some(better) = &stable_name {
-            tracing::warn!(path = %path.display(), better = %better.display(), "this name may be another disk's after a restart");
+        let mut findings = Vec::new();
+        if let Some(better) = system.stable_name(&path, &whole) {
+            findings.push(Finding::UnstableName { used: path.clone(), better });
         }
         let mut watcher = Watcher::new(system, path.clone(), limit);
         let identity = watcher.open_first(&whole)?;
@@ -80,8 +111,12 @@ impl Disk {
         let (stop, _stop) = io::pipe().map_err(no_thread)?;
         let watch = move || watcher.run(&Events::new(stop.into()), &tell);
         std::thread::Builder::new().name("ha-disk-paths".to_owned()).spawn(watch).map_err(no_thread)?;
+        let registrar = registrar(&whole, &mut findings).map_err(no_thread)?;
+        for finding in &findings {
+            tracing::warn!(disk = %path.display(), "{finding}");
+        }
         let name = path.display().to_string();
-        Ok(Disk { name, path, identity, stable_name, limit, paths, _stop: _stop.into() })
+        Ok(Disk { name, path, identity, findings, registrar, limit, paths, _stop: _stop.into() })
     }
 
     /// What was opened.
@@ -94,9 +129,35 @@ impl Disk {
         &self.identity
     }
 
-    /// The name that should be used instead, if the one that was used may be another disk's after a restart.
-    pub fn stable_name(&self) -> Option<&Path> {
-        self.stable_name.as_deref()
+    /// What stands in nobody's way now, and may later.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// A path has a registration from now on, or none; multipathd should know.
+    fn registered(&self, command: Command) {
+        if let Some(registrar) = &self.registrar
+            && let Command::Register { new, power_loss, .. } | Command::RegisterIgnoring { new, power_loss, .. } =
+                command
+        {
+            registrar.tell(new, power_loss);
+        }
+    }
+}
+
+/// None if multipathd does not look after the disk, or takes no keys; then that is a finding.
+fn registrar(whole: &Whole, findings: &mut Vec<Finding>) -> io::Result<Option<Registrar>> {
+    let Some(map) = whole.map.clone().filter(|_| whole.kind == Kind::Multipath) else { return Ok(None) };
+    match multipathd::readiness() {
+        Readiness::TakesKeys => Registrar::start(map).map(Some),
+        Readiness::NotConfigured => {
+            findings.push(Finding::UnregisteredPaths { map });
+            Ok(None)
+        }
+        Readiness::Silent => {
+            findings.push(Finding::NoMultipathd { map });
+            Ok(None)
+        }
     }
 }
 
@@ -132,10 +193,12 @@ impl ReservationDevice for Disk {
 
     async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure> {
         let found = self.paths.borrow().iter().find(|one| one.name == *path).cloned();
-        match found {
-            Some(path) => path.send(command).await,
-            None => Err(Failure::Transport),
+        let Some(path) = found else { return Err(Failure::Transport) };
+        let answer = path.send(command).await;
+        if answer.is_ok() {
+            self.registered(command);
         }
+        answer
     }
 
     fn time_limit(&self) -> Duration {

@@ -46,6 +46,8 @@ pub(super) enum Driver {
     Scsi,
     /// An NVMe namespace, with as many paths as the kernel has: it spreads commands itself.
     Nvme,
+    /// Anything else that may have reservations, by the kernel's own calls.
+    Kernel,
 }
 
 /// What kind of whole disk it is.
@@ -64,6 +66,8 @@ pub(super) struct Whole {
     pub(super) kind: Kind,
     /// In bytes.
     pub(super) size: u64,
+    /// What device-mapper calls it, if it is a map.
+    pub(super) map: Option<String>,
 }
 
 impl System {
@@ -104,7 +108,7 @@ impl System {
                 None if slaves(place).next().is_some() => {
                     return Err(self.stacked(path(), place, "a device made of others"));
                 }
-                None => return Err(OpenError::NoReservations(path())),
+                None => Kind::Single(Driver::Kernel),
             },
         };
         if read(place, "ro").as_deref() == Some("1") {
@@ -112,7 +116,7 @@ impl System {
         }
         // The kernel counts in units of 512 bytes, whatever the disk's blocks are.
         let size = read(place, "size").and_then(|size| size.parse::<u64>().ok()).unwrap_or(0).saturating_mul(512);
-        Ok(Whole { node, kind, size })
+        Ok(Whole { node, kind, size, map: read(place, "dm/name") })
     }
 
     fn stacked(&self, path: PathBuf, place: &Path, what: &'static str) -> OpenError {
@@ -149,6 +153,10 @@ impl System {
                 };
                 let mut found: Vec<Candidate> = slaves(&place).filter_map(of).collect();
                 found.sort_by_key(|candidate| candidate.node.number);
+                // A container may have been given nothing but the map, which then stands for them.
+                if !found.is_empty() && found.iter().all(|candidate| !candidate.file.exists()) {
+                    return vec![self.candidate(disk.node.clone(), Driver::Kernel, named.to_owned())];
+                }
                 found
             }
         }
@@ -156,7 +164,7 @@ impl System {
 
     fn candidate(&self, node: Node, driver: Driver, file: PathBuf) -> Candidate {
         let kernels_designator = match driver {
-            Driver::Scsi => None,
+            Driver::Scsi | Driver::Kernel => None,
             Driver::Nvme => read(&self.sys.join("block").join(&node.name), "wwid"),
         };
         Candidate { node, driver, file, kernels_designator }

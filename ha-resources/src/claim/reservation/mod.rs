@@ -7,7 +7,9 @@
 
 mod disk;
 mod error;
+mod kernel_pr;
 mod look;
+mod multipathd;
 mod nvme;
 mod path;
 pub mod scsi;
@@ -20,7 +22,7 @@ use std::time::Duration;
 
 use ha_core::claim::reservation::device::ReservationDevice;
 
-pub use disk::{Disk, Identity, check_distinct};
+pub use disk::{Disk, Finding, Identity, check_distinct};
 pub use error::{Listed, OpenError};
 
 /// Opens the disk that an operator named, and gives every command `time_limit`. See [`Disk::open`].

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName};
 use nix::libc::{major, minor};
 
+use super::kernel_pr::KernelDevice;
 use super::look::{Driver, Node};
 use super::nvme::NvmeDevice;
 use super::scsi::{self, Designator};
@@ -48,7 +49,7 @@ pub(super) struct Candidate {
     pub(super) driver: Driver,
     /// The file through which.
     pub(super) file: PathBuf,
-    /// What the kernel says of who the disk is, for NVMe.
+    /// What the kernel says of who the disk is; none if the disk is to be asked.
     pub(super) kernels_designator: Option<String>,
 }
 
@@ -107,6 +108,7 @@ impl DevicePath {
 enum Link {
     Scsi(SgDevice),
     Nvme(NvmeDevice),
+    Kernel(KernelDevice),
 }
 
 impl Link {
@@ -121,6 +123,7 @@ impl Link {
         }
         let mut link = match candidate.driver {
             Driver::Scsi => Link::Scsi(SgDevice::new(file, timeout)),
+            Driver::Kernel => Link::Kernel(KernelDevice::new(file, timeout).map_err(about("opening it"))?),
             Driver::Nvme => Link::Nvme(NvmeDevice::open(file, timeout).map_err(about("asking for its namespace"))?),
         };
         link.past_attentions(|link| link.carry_out(Command::ReadKeys))?;
@@ -135,12 +138,14 @@ impl Link {
         match self {
             Link::Scsi(device) => scsi::carry_out(device, command),
             Link::Nvme(device) => device.carry_out(command),
+            Link::Kernel(device) => device.carry_out(command),
         }
     }
 
     fn designator(&mut self) -> Result<Option<Designator>, Failure> {
         match self {
             Link::Scsi(device) => scsi::designator(device),
+            Link::Kernel(device) => device.designator(),
             // The kernel's is the only one.
             Link::Nvme(_) => Ok(None),
         }
