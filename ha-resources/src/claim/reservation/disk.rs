@@ -99,7 +99,7 @@ impl Disk {
     /// the caller for `limit` and a little more at most.
     pub fn open(path: impl AsRef<Path>, limit: Duration) -> Result<Disk, OpenError> {
         let (system, path) = (System::default(), path.as_ref().to_owned());
-        let whole = system.look(&path)?;
+        let whole = system.look_critically(&path)?;
         let mut findings = Vec::new();
         if let Some(better) = system.stable_name(&path, &whole) {
             findings.push(Finding::UnstableName { used: path.clone(), better });

@@ -37,6 +37,14 @@ pub enum OpenError {
         /// What to name instead.
         below: Listed,
     },
+    /// One path of a multipath map.
+    #[error("{path} is one path of a multipath map, whose other paths need the registration as well: name {}", map.display())]
+    OnePath {
+        /// Which.
+        path: PathBuf,
+        /// What to name instead.
+        map: PathBuf,
+    },
     /// A loop device.
     #[error("{0} is a loop device over a file, which no other node can reach: name a shared disk")]
     Loop(PathBuf),

@@ -45,11 +45,11 @@ impl KernelDevice {
     pub(super) fn carry_out(&mut self, command: Command) -> Result<Answer, Failure> {
         match command {
             Command::ReadKeys => match self.keys() {
-                Err(Errno::ENOTTY | Errno::EOPNOTSUPP) => scsi::carry_out(&mut self.reads, command),
+                Err(error) if is_unknown(error) => scsi::carry_out(&mut self.reads, command),
                 answer => answer.map_err(of_errno).map(Answer::Keys),
             },
             Command::ReadReservation => match ioctl::read_reservation(&self.file) {
-                Err(Errno::ENOTTY | Errno::EOPNOTSUPP) => scsi::carry_out(&mut self.reads, command),
+                Err(error) if is_unknown(error) => scsi::carry_out(&mut self.reads, command),
                 answer => answer.map_err(of_errno).and_then(reservation),
             },
             Command::ReportCapabilities => scsi::carry_out(&mut self.reads, command),
@@ -98,6 +98,11 @@ impl KernelDevice {
             return Ok(Keys { generation, keys: found.iter().copied().filter_map(Key::new).collect() });
         }
     }
+}
+
+/// Whether the kernel, or its driver, knows no such call. A SCSI disk below a map finds the argument invalid.
+fn is_unknown(error: Errno) -> bool {
+    matches!(error, Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::EINVAL)
 }
 
 fn reservation((key, generation, kind): (u64, u32, u32)) -> Result<Answer, Failure> {

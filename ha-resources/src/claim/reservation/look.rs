@@ -71,6 +71,20 @@ pub(super) struct Whole {
 }
 
 impl System {
+    /// What `path` leads to, if nothing speaks against using it that its user can change.
+    pub(super) fn look_critically(&self, path: &Path) -> Result<Whole, OpenError> {
+        let disk = self.look(path)?;
+        let place = self.sys.join("block").join(&disk.node.name);
+        if let Some(map) = linked(&place, "holders").find(|holder| is_multipath(holder)) {
+            let map = name_of(&map).map_or(map, |name| self.best_name(&name));
+            return Err(OpenError::OnePath { path: path.to_owned(), map });
+        }
+        if read(&place, "ro").as_deref() == Some("1") {
+            return Err(OpenError::ReadOnly(path.to_owned()));
+        }
+        Ok(disk)
+    }
+
     /// What `path` leads to.
     pub(super) fn look(&self, path: &Path) -> Result<Whole, OpenError> {
         let of = |error: io::Error| match error.kind() {
@@ -105,15 +119,12 @@ impl System {
             None if place.join("md").exists() => return Err(self.stacked(path(), place, "a software RAID")),
             None => match driver(place) {
                 Some(driver) => Kind::Single(driver),
-                None if slaves(place).next().is_some() => {
+                None if linked(place, "slaves").next().is_some() => {
                     return Err(self.stacked(path(), place, "a device made of others"));
                 }
                 None => Kind::Single(Driver::Kernel),
             },
         };
-        if read(place, "ro").as_deref() == Some("1") {
-            return Err(OpenError::ReadOnly(path()));
-        }
         // The kernel counts in units of 512 bytes, whatever the disk's blocks are.
         let size = read(place, "size").and_then(|size| size.parse::<u64>().ok()).unwrap_or(0).saturating_mul(512);
         Ok(Whole { node, kind, size, map: read(place, "dm/name") })
@@ -127,9 +138,8 @@ impl System {
 
     /// The physical disks under a device, by the names that an operator should use. Trees of devices are shallow.
     fn disks_below(&self, place: &Path, below: &mut Vec<PathBuf>) {
-        let is_multipath = read(place, "dm/uuid").is_some_and(|uuid| uuid.starts_with("mpath-"));
-        let mut under = slaves(place).peekable();
-        if is_multipath || under.peek().is_none() {
+        let mut under = linked(place, "slaves").peekable();
+        if is_multipath(place) || under.peek().is_none() {
             let whole = if place.join("partition").exists() { place.parent() } else { Some(place) };
             below.extend(whole.and_then(name_of).map(|name| self.best_name(&name)));
         } else {
@@ -151,7 +161,7 @@ impl System {
                     let file = self.dev.join(&node.name);
                     Some(self.candidate(node, driver, file))
                 };
-                let mut found: Vec<Candidate> = slaves(&place).filter_map(of).collect();
+                let mut found: Vec<Candidate> = linked(&place, "slaves").filter_map(of).collect();
                 found.sort_by_key(|candidate| candidate.node.number);
                 // A container may have been given nothing but the map, which then stands for them.
                 if !found.is_empty() && found.iter().all(|candidate| !candidate.file.exists()) {
@@ -190,7 +200,7 @@ impl System {
 
 /// Names in the order of their worth: those that come from the device itself first.
 fn rank(link: &Path) -> usize {
-    const BEST_FIRST: [&str; 5] = ["dm-uuid-mpath-", "wwn-", "nvme-eui.", "nvme-uuid.", "scsi-"];
+    const BEST_FIRST: [&str; 6] = ["dm-uuid-mpath-", "wwn-", "nvme-eui.", "nvme-uuid.", "scsi-3", "scsi-"];
     let name = link.file_name().unwrap_or_default().to_string_lossy();
     BEST_FIRST.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(BEST_FIRST.len())
 }
@@ -221,8 +231,13 @@ fn node(place: &Path) -> Option<Node> {
     Some(Node { name: name_of(place)?, number: (major, minor), folder: fs::metadata(place).ok()?.ino() })
 }
 
-fn slaves(place: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(place.join("slaves")).into_iter().flatten().flatten();
+fn is_multipath(place: &Path) -> bool {
+    read(place, "dm/uuid").is_some_and(|uuid| uuid.starts_with("mpath-"))
+}
+
+/// The devices below (`slaves`) or above (`holders`).
+fn linked(place: &Path, which: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(place.join(which)).into_iter().flatten().flatten();
     entries.filter_map(|entry| fs::canonicalize(entry.path()).ok())
 }
 
@@ -234,3 +249,6 @@ fn name_of(place: &Path) -> Option<String> {
 fn read(place: &Path, attribute: &str) -> Option<String> {
     Some(fs::read_to_string(place.join(attribute)).ok()?.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests;
