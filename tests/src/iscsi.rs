@@ -13,6 +13,8 @@ use async_trait::async_trait;
 use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, ReservationDevice};
 use ha_resources::claim::reservation::scsi::{self, Ended, Transfer, Transport};
 
+use crate::wait::patience;
+
 /// What stands for "no tag".
 const NO_TAG: u32 = 0xffff_ffff;
 
@@ -88,11 +90,12 @@ impl Message {
 }
 
 impl Session {
-    /// Logs in as `initiator` (an iSCSI name) for one logical unit. Each command has `limit` to be answered in.
+    /// Logs in as `initiator` (an iSCSI name) for one logical unit. Each command has `limit` to be answered in; logging in, the patience of a
+    /// test.
     pub fn login(portal: SocketAddr, target: &str, initiator: &str, lun: u8, limit: Duration) -> io::Result<Session> {
-        let mut stream = TcpStream::connect_timeout(&portal, limit)?;
+        let mut stream = TcpStream::connect_timeout(&portal, patience())?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(limit))?;
+        stream.set_read_timeout(Some(patience()))?;
         let keys = [
             &format!("InitiatorName={initiator}"),
             &format!("TargetName={target}"),

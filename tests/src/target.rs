@@ -1,11 +1,11 @@
-//! A SCSI target in user space: tgtd, with one logical unit on the loopback network.
+//! A SCSI target in user space: tgtd, with a few disks on the loopback network.
 //!
 //! Needs no kernel support and no privileges. It has persistent reservations but for PREEMPT AND ABORT, READ FULL STATUS, ALL_TG_PT and
 //! what survives loss of power, so it also shows what becomes of a cluster on a target that lacks them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::trouble::{Result, Trouble, While as _};
 use crate::wait::eventually;
 
 const TARGET: &str = "iqn.2026-01.example.ha:disk";
-const LUN: u8 = 1;
 
 /// A running target; dropping it ends it, and removes its disk.
 #[derive(Debug)]
 pub struct Target {
     directory: PathBuf,
     portal: SocketAddr,
+    disks: u8,
     daemon: Child,
 }
 
@@ -37,25 +37,27 @@ impl Target {
         found
     }
 
-    /// Starts a target on a free port, with a disk of 16 MiB in a new folder.
-    pub fn start() -> Result<Target> {
+    /// Starts a target on a free port, with disks of 1 MiB in a new folder.
+    pub fn start(disks: u8) -> Result<Target> {
         // Free again at once; nobody else is likely to get it in between, and if somebody does, the daemon says so.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let portal = free.to("find a free port")?;
         let directory = std::env::temp_dir().join(format!("ha-target-{}-{}", std::process::id(), portal.port()));
         std::fs::create_dir(&directory).to("make a folder for the target")?;
-        let disk = std::fs::File::create(directory.join("disk")).and_then(|file| file.set_len(16 << 20));
-        disk.to("make the target's disk")?;
+        for lun in 1..=disks {
+            let disk = std::fs::File::create(disk(&directory, lun)).and_then(|file| file.set_len(1 << 20));
+            disk.to("make a disk of the target")?;
+        }
         let daemon = spawn(&directory, portal)?;
-        let target = Target { directory, portal, daemon };
+        let target = Target { directory, portal, disks, daemon };
         target.configure()?;
         Ok(target)
     }
 
-    /// Logs in as a node of its own. Each command has `limit`.
-    pub fn login(&self, node: &str, limit: Duration) -> io::Result<Initiator> {
+    /// Logs in as a node of its own, for one of the disks, counted from 1. Each command has `limit`.
+    pub fn login(&self, node: &str, disk: u8, limit: Duration) -> io::Result<Initiator> {
         let name = format!("iqn.2026-01.example.ha:node-{node}");
-        Ok(Initiator::new(node, Session::login(self.portal, TARGET, &name, LUN, limit)?))
+        Ok(Initiator::new(node, Session::login(self.portal, TARGET, &name, disk, limit)?))
     }
 
     /// The target answers nothing from now on; what is sent waits.
@@ -80,8 +82,12 @@ impl Target {
         eventually("the target can be configured", || {
             self.admin(&["--mode", "target", "--op", "new", "--tid", "1", "--targetname", TARGET])
         });
-        let (lun, disk) = (LUN.to_string(), self.directory.join("disk").display().to_string());
-        self.admin(&["--mode", "logicalunit", "--op", "new", "--tid", "1", "--lun", &lun, "--backing-store", &disk])?;
+        for lun in 1..=self.disks {
+            let (number, store) = (lun.to_string(), disk(&self.directory, lun).display().to_string());
+            let new =
+                ["--mode", "logicalunit", "--op", "new", "--tid", "1", "--lun", &number, "--backing-store", &store];
+            self.admin(&new)?;
+        }
         self.admin(&["--mode", "target", "--op", "bind", "--tid", "1", "--initiator-address", "ALL"])
     }
 
@@ -106,7 +112,11 @@ impl Target {
     }
 }
 
-fn spawn(directory: &std::path::Path, portal: SocketAddr) -> Result<Child> {
+fn disk(directory: &Path, lun: u8) -> PathBuf {
+    directory.join(format!("disk{lun}"))
+}
+
+fn spawn(directory: &Path, portal: SocketAddr) -> Result<Child> {
     let log = std::fs::File::create(directory.join("log")).to("make the target's log")?;
     Command::new("tgtd")
         .args(["--foreground", "--control-port", "0", "--iscsi", &format!("portal={portal}")])

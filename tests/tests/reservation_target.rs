@@ -18,13 +18,13 @@ fn two_nodes() -> Result<Option<(Target, Initiator, Initiator)>> {
     if !Target::is_installed() {
         return Ok(None);
     }
-    let target = Target::start()?;
+    let target = Target::start(1)?;
     let (alpha, beta) = (login(&target, "alpha"), login(&target, "beta"));
     Ok(Some((target, alpha, beta)))
 }
 
 fn login(target: &Target, node: &str) -> Initiator {
-    let initiator = target.login(node, patience()).unwrap();
+    let initiator = target.login(node, 1, patience()).unwrap();
     // A new nexus is told first that there was a power on.
     while let Err(told) = initiator.run(Command::ReadKeys) {
         assert_eq!(told, Failure::UnitAttention(UnitAttention::PowerOn));
@@ -133,7 +133,7 @@ fn a_command_that_was_not_answered_in_time_is_carried_out_when_the_target_wakes(
     let Some((target, alpha, beta)) = two_nodes()? else { return Ok(()) };
     done(&alpha, register(A));
     drop(alpha);
-    let hasty = target.login("hasty", Duration::from_millis(200)).unwrap();
+    let hasty = target.login("hasty", 1, Duration::from_millis(200)).unwrap();
     eventually("it is registered", || hasty.run(register(B)));
 
     target.freeze()?;
