@@ -14,6 +14,7 @@ use ha_resources::claim::reservation::Disk;
 const USAGE: &str = "\
 usage: reservation show DISK                        who it is, its paths, keys and reservation
        reservation watch DISK                       its paths, as they come and go
+       reservation keep DISK NEW                    registered on every path, also on those that appear
        reservation register DISK OLD NEW            on every path; 0 for none
        reservation register-ignoring DISK NEW       on every path; 0 for none
        reservation reserve DISK KEY                 on the first path
@@ -49,13 +50,15 @@ async fn run(words: &[&str]) -> Result<bool, String> {
     };
     let keys: Vec<Option<Key>> = numbers.iter().map(|text| key(text)).collect::<Result<_, _>>()?;
     let command = command(verb, &keys);
+    let follows = matches!(*verb, "watch" | "keep");
     if command.is_none() && !matches!(*verb, "show" | "watch") {
         return Err(USAGE.to_owned());
     }
     let disk = Disk::open(disk, LIMIT).map_err(|error| error.to_string())?;
-    let Some((command, everywhere)) = command else {
-        return if *verb == "show" { Ok(show(&disk).await) } else { watch(&disk).await };
-    };
+    if follows {
+        follow(&disk, command.map(|(command, _)| command)).await;
+    }
+    let Some((command, everywhere)) = command else { return Ok(show(&disk).await) };
     let mut paths = disk.paths();
     match only {
         Some(name) => paths.retain(|path| path.as_str() == name),
@@ -90,7 +93,9 @@ fn command(verb: &str, keys: &[Option<Key>]) -> Option<(Command, Where)> {
     let preempt = |key, victim, queued| (Command::Preempt { key, victim, kind, queued }, Where::FirstPath);
     Some(match (verb, keys) {
         ("register", &[old, new]) => (Command::Register { old, new, ports, power_loss }, Where::EveryPath),
-        ("register-ignoring", &[new]) => (Command::RegisterIgnoring { new, ports, power_loss }, Where::EveryPath),
+        ("register-ignoring", &[new]) | ("keep", &[new @ Some(_)]) => {
+            (Command::RegisterIgnoring { new, ports, power_loss }, Where::EveryPath)
+        }
         ("reserve", &[Some(key)]) => (Command::Reserve { key, kind }, Where::FirstPath),
         ("release", &[Some(key)]) => (Command::Release { key, kind }, Where::EveryPath),
         ("preempt", &[Some(key), victim]) => preempt(key, victim, Queued::Stay),
@@ -156,11 +161,20 @@ async fn show(disk: &Disk) -> bool {
     all_done
 }
 
-async fn watch(disk: &Disk) -> Result<bool, String> {
+/// Prints the paths whenever they change, and has those that are new carry the command out. Never ends.
+async fn follow(disk: &Disk, command: Option<Command>) {
+    let mut seen = Vec::new();
     loop {
         let paths = disk.paths();
         let names: Vec<&str> = paths.iter().map(|path| path.as_str()).collect();
         println!("paths: {}", names.join(" "));
+        for path in paths.iter().filter(|path| !seen.contains(*path)) {
+            if let Some(command) = command {
+                let answer = past_attentions(disk, path, command).await;
+                println!("{path}: {}", answer.map_or_else(|failure| failure.to_string(), |_| "done".to_owned()));
+            }
+        }
         disk.paths_changed(&paths).await;
+        seen = paths;
     }
 }

@@ -32,6 +32,10 @@ pub(super) struct DeviceThread<Job, Done> {
     requests: mpsc::Sender<Request<Job, Done>>,
 }
 
+/// A device on its thread, and where it is told how opening went.
+pub(super) type Started<Job, Done, Opened, Error> =
+    io::Result<(DeviceThread<Job, Done>, Receiver<Result<Opened, Error>>)>;
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unanswered {
@@ -48,7 +52,7 @@ impl<Job: Send + 'static, Done: Send + 'static> DeviceThread<Job, Done> {
     pub(super) fn start<Carry, Opened, Error>(
         name: &str,
         open: impl FnOnce() -> Result<(Carry, Opened), Error> + Send + 'static,
-    ) -> io::Result<(DeviceThread<Job, Done>, Receiver<Result<Opened, Error>>)>
+    ) -> Started<Job, Done, Opened, Error>
     where
         Carry: FnMut(Job) -> Done,
         Opened: Send + 'static,
@@ -109,4 +113,55 @@ fn keep_no_files() {
     // SAFETY: plain numbers. With this flag nothing is closed but copies that belong to this thread alone, and nothing on this
     // thread has opened a descriptor yet, or was given one.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    const PATIENT: Duration = Duration::from_secs(30);
+    const HASTY: Duration = Duration::from_millis(50);
+
+    type Echo = DeviceThread<u32, u32>;
+
+    /// A device that gives back what it is asked, each time that it is let, and tells what it began.
+    fn echo() -> (Echo, mpsc::Sender<()>, mpsc::Receiver<u32>) {
+        let (let_go, wait) = mpsc::channel();
+        let (tell, begun) = mpsc::channel();
+        let open = move || {
+            let carry_out = move |job| {
+                tell.send(job).unwrap();
+                wait.recv().unwrap();
+                job
+            };
+            Ok::<_, ()>((carry_out, "opened"))
+        };
+        let (thread, opened) = DeviceThread::start("ha-test", open).unwrap();
+        assert_eq!(opened.recv().unwrap(), Ok("opened"));
+        (thread, let_go, begun)
+    }
+
+    #[tokio::test]
+    async fn who_asks_a_device_that_hangs_hears_in_time_and_what_nobody_waits_for_never_begins() {
+        let (device, let_go, begun) = echo();
+        assert_eq!(device.carry_out(1, HASTY).await, Err(Unanswered::InTime));
+        let behind: Vec<_> = (2..200).map(|job| device.carry_out(job, HASTY)).collect();
+        let answers = futures::future::join_all(behind).await;
+        assert!(answers.iter().all(|answer| *answer == Err(Unanswered::InTime)), "{answers:?}");
+
+        let_go.send(()).unwrap();
+        let_go.send(()).unwrap();
+        assert_eq!(device.carry_out(200, PATIENT).await, Ok(200), "and the answer to the first is not taken for its");
+        assert_eq!(begun.try_iter().collect::<Vec<_>>(), [1, 200]);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_does_not_open_says_why_and_answers_nothing() {
+        type Closed = Result<(fn(u32) -> u32, ()), &'static str>;
+        let open = || -> Closed { Err("there is none") };
+        let (device, opened): (Echo, _) = DeviceThread::start("ha-test", open).unwrap();
+        assert_eq!(opened.recv().unwrap(), Err("there is none"));
+        assert_eq!(device.carry_out(1, PATIENT).await, Err(Unanswered::Ever));
+    }
 }

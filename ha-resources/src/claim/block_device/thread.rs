@@ -8,13 +8,12 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Receiver;
 
 use ha_core::claim::lock_area::IoFailure;
 use nix::libc;
 
 use super::{Caching, Geometry, OpenError};
-use crate::claim::device_thread::DeviceThread;
+use crate::claim::device_thread::{DeviceThread, Started};
 
 /// Direct I/O wants memory that begins at a multiple of the logical block size; no device that we know wants more than a page.
 const ALIGNMENT: usize = 4096;
@@ -36,9 +35,7 @@ pub(super) enum Transfer {
 pub(super) type Done = Result<Vec<u8>, IoFailure>;
 
 /// Opens a device on a thread for it, and tells in the receiver how that went.
-pub(super) fn start(
-    path: PathBuf,
-) -> io::Result<(DeviceThread<Transfer, Done>, Receiver<Result<Geometry, OpenError>>)> {
+pub(super) fn start(path: PathBuf) -> Started<Transfer, Done, Geometry, OpenError> {
     DeviceThread::start("ha-block-io", move || {
         let (storage, geometry) = Storage::open(&path)?;
         Ok((move |transfer| storage.carry_out(transfer), geometry))

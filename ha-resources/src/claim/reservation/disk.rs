@@ -108,7 +108,7 @@ impl Disk {
         let identity = watcher.open_first(&whole)?;
         let (tell, paths) = watch::channel(watcher.paths.clone());
         let no_thread = |error| OpenError::System { path: path.clone(), what: "looking after its paths", error };
-        let (stop, _stop) = io::pipe().map_err(no_thread)?;
+        let (stop, end) = io::pipe().map_err(no_thread)?;
         let watch = move || watcher.run(&Events::new(stop.into()), &tell);
         std::thread::Builder::new().name("ha-disk-paths".to_owned()).spawn(watch).map_err(no_thread)?;
         let registrar = registrar(&whole, &mut findings).map_err(no_thread)?;
@@ -116,7 +116,7 @@ impl Disk {
             tracing::warn!(disk = %path.display(), "{finding}");
         }
         let name = path.display().to_string();
-        Ok(Disk { name, path, identity, findings, registrar, limit, paths, _stop: _stop.into() })
+        Ok(Disk { name, path, identity, findings, registrar, limit, paths, _stop: end.into() })
     }
 
     /// What was opened.

@@ -40,7 +40,7 @@ pub(super) fn of_device_identification(page: &[u8]) -> Option<Designator> {
         let Some((value, next)) = after.split_at_checked(usize::from(*length)) else { break };
         rest = next;
         // Others are about the port or the whole target.
-        let about_the_unit = (kind >> 4) & 0x3 == 0;
+        let about_the_unit = kind & 0x30 == 0;
         let Some((rank, name)) = about_the_unit.then(|| read(*set & 0x0f, *kind & 0x0f, value)).flatten() else {
             continue;
         };
