@@ -19,12 +19,46 @@ use crate::{Builder, Client, Lab};
 pub const SERVICE: &str = "10.77.0.100:7000";
 
 /// The configuration folder as a node sees it.
-const CONFIG: &str = "/run/lab/etc";
+pub(crate) const CONFIG: &str = "/run/lab/etc";
+
+/// What has nodes for agents to run on.
+pub trait Machines {
+    /// The names of the nodes.
+    fn names(&self) -> Vec<String>;
+    /// Runs a program on a node to its end: whether it ended well, what it wrote, and what it complained of.
+    fn run_on(&self, node: &str, program: &str, arguments: &[&str]) -> Result<(bool, String, String)>;
+    /// All that the agent of a node has logged.
+    fn agent_log_of(&self, node: &str) -> String;
+    /// Waits before looking again at what costs a node a program's run.
+    fn pause(&self) {}
+    /// Has a node keep an agent running.
+    fn start_agent_on(&self, node: &str) -> Result<()>;
+}
+
+impl Machines for Lab {
+    fn names(&self) -> Vec<String> {
+        self.nodes().iter().map(|node| node.name().to_owned()).collect()
+    }
+
+    fn run_on(&self, node: &str, program: &str, arguments: &[&str]) -> Result<(bool, String, String)> {
+        let output = self.node(node).run(program, arguments)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((output.status.success(), text(&output.stdout), text(&output.stderr)))
+    }
+
+    fn agent_log_of(&self, node: &str) -> String {
+        self.node(node).agent_log()
+    }
+
+    fn start_agent_on(&self, node: &str) -> Result<()> {
+        self.node(node).start_agent()
+    }
+}
 
 /// A laboratory with an agent on every node. When its test panics, it shows what the agents logged.
-pub struct Cluster {
-    lab: Lab,
-    ha: String,
+pub struct Cluster<L: Machines = Lab> {
+    pub(crate) lab: L,
+    pub(crate) ha: String,
 }
 
 /// How long the leases of a laboratory are good for.
@@ -169,27 +203,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The laboratory.
-    pub fn lab(&self) -> &Lab {
-        &self.lab
-    }
-
     /// A node of the laboratory.
     pub fn node(&self, name: &str) -> &Node {
         self.lab.node(name)
-    }
-
-    /// Starts every agent, and waits until all hear each other.
-    pub fn start(&self) -> Result<()> {
-        for node in self.lab.nodes() {
-            node.start_agent()?;
-        }
-        for node in self.lab.nodes() {
-            for other in self.lab.nodes().iter().filter(|other| other.name() != node.name()) {
-                self.until_heard(node.name(), other.name(), "alive");
-            }
-        }
-        Ok(())
     }
 
     /// A client of [`SERVICE`].
@@ -199,31 +215,60 @@ impl Cluster {
 
     /// Runs `ha` on a node and returns what it printed; its failure is an error with what it said.
     pub fn ha(&self, node: &Node, arguments: &[&str]) -> Result<String> {
-        let all: Vec<&str> = ["--config", CONFIG].into_iter().chain(arguments.iter().copied()).collect();
-        let output = node.run(&self.ha, &all)?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() {
-            return Ok(text(&output.stdout));
+        self.ask(node.name(), arguments)
+    }
+
+    /// Waits until the service of a hierarchy has written for so many milliseconds from now on: time that passed in service.
+    pub fn until_served_for(&self, hierarchy: &str, milliseconds: u64) -> Result<()> {
+        let witness = self.lab.witness();
+        let last = || witness.last(hierarchy).unwrap_or(None).map_or(0, |line| line.at);
+        let until = last() + milliseconds * 1_000_000;
+        eventually(&format!("{hierarchy} has been served for {milliseconds} ms"), || {
+            if last() >= until { Ok(()) } else { Err(last()) }
+        });
+        witness.check().map(drop)
+    }
+}
+
+impl<L: Machines> Cluster<L> {
+    /// The laboratory.
+    pub fn lab(&self) -> &L {
+        &self.lab
+    }
+
+    /// Starts every agent, and waits until all hear each other.
+    pub fn start(&self) -> Result<()> {
+        let names = self.lab.names();
+        for node in &names {
+            self.lab.start_agent_on(node)?;
         }
-        let said = text(&output.stderr);
-        Err(Trouble::new(format!(
-            "`ha {}` on {}: {}: {}",
-            arguments.join(" "),
-            node.name(),
-            output.status,
-            said.trim()
-        )))
+        for node in &names {
+            names.iter().filter(|other| *other != node).for_each(|other| self.until_heard(node, other, "alive"));
+        }
+        Ok(())
+    }
+
+    /// Runs `ha` on the node of that name and returns what it printed; its failure is an error with what it said.
+    pub fn ask(&self, node: &str, arguments: &[&str]) -> Result<String> {
+        let all: Vec<&str> = ["--config", CONFIG].into_iter().chain(arguments.iter().copied()).collect();
+        match self.lab.run_on(node, &self.ha, &all)? {
+            (true, output, _) => Ok(output),
+            (false, output, said) => {
+                let asked = arguments.join(" ");
+                Err(Trouble::new(format!("`ha {asked}` on {node} failed: {} {}", said.trim(), output.trim())))
+            }
+        }
     }
 
     /// What happened on a node, the oldest first.
     pub fn events(&self, node: &str) -> Result<Vec<Event>> {
-        let text = self.ha(self.node(node), &["events", "--json"])?;
+        let text = self.ask(node, &["events", "--json"])?;
         text.lines().map(|line| serde_json::from_str(line).to(format!("read an event of {node}: {line}"))).collect()
     }
 
     /// What a node says of the cluster.
     pub fn status(&self, node: &str) -> Result<Status> {
-        let text = self.ha(self.node(node), &["status", "--json"])?;
+        let text = self.ask(node, &["status", "--json"])?;
         serde_json::from_str(&text).to(format!("read the status of {node}: {text}"))
     }
 
@@ -241,33 +286,26 @@ impl Cluster {
 
     /// Waits until the status of a node is as wanted.
     pub fn until(&self, node: &str, what: &str, wanted: impl Fn(&Status) -> bool) {
-        eventually(what, || match self.status(node) {
-            Ok(status) if wanted(&status) => Ok(()),
-            Ok(status) => Err(format!("{status:?}")),
-            Err(trouble) => Err(trouble.to_string()),
+        eventually(what, || {
+            let seen = match self.status(node) {
+                Ok(status) if wanted(&status) => return Ok(()),
+                Ok(status) => format!("{status:?}"),
+                Err(trouble) => trouble.to_string(),
+            };
+            self.lab.pause();
+            Err(seen)
         });
-    }
-
-    /// Waits until the service of a hierarchy has written for so many milliseconds from now on: time that passed in service.
-    pub fn until_served_for(&self, hierarchy: &str, milliseconds: u64) -> Result<()> {
-        let witness = self.lab.witness();
-        let last = || witness.last(hierarchy).unwrap_or(None).map_or(0, |line| line.at);
-        let until = last() + milliseconds * 1_000_000;
-        eventually(&format!("{hierarchy} has been served for {milliseconds} ms"), || {
-            if last() >= until { Ok(()) } else { Err(last()) }
-        });
-        witness.check().map(drop)
     }
 }
 
-impl Drop for Cluster {
+impl<L: Machines> Drop for Cluster<L> {
     /// Shows the agents' logs when a test fails.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for node in self.lab.nodes() {
-                let log = node.agent_log();
+            for node in self.lab.names() {
+                let log = self.lab.agent_log_of(&node);
                 let from = log.char_indices().rev().nth(8000).map_or(0, |(at, _)| at);
-                eprintln!("---- the agent of {}:\n{}", node.name(), &log[from..]);
+                eprintln!("---- the agent of {node}:\n{}", &log[from..]);
             }
         }
     }

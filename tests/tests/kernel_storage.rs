@@ -40,7 +40,7 @@ fn a_frozen_writer_that_wakes_after_it_was_preempted_writes_no_more() -> Result<
     assert_eq!(ended.error, Some(Errno::EBADE as i32), "{ended:?}");
     assert!(ended.acknowledged > 0);
     let late: Vec<Option<Stamp>> =
-        stamps(beta)?.into_iter().filter(|stamp| !stamp.as_ref().is_some_and(|stamp| stamp.who == "beta")).collect();
+        stamps(beta)?.into_iter().filter(|stamp| stamp.as_ref().is_none_or(|stamp| stamp.who != "beta")).collect();
     assert!(late.is_empty(), "written after alpha was preempted: {late:?}");
     Ok(())
 }
@@ -158,4 +158,19 @@ fn persist(node: &Guest, arguments: &[&str]) -> Result<String> {
         }
     }
     Err(Trouble::new("one unit attention after the other"))
+}
+
+/// A watchdog that is opened and not fed resets its machine, again and again.
+#[test]
+fn a_watchdog_resets_its_machine() -> Result<()> {
+    let lab = KernelLab::with_nodes(&["alpha"]).boot()?;
+    let alpha = lab.node("alpha");
+    for _ in 0..3 {
+        let life = alpha.boot_id()?;
+        // It stays open until the machine is gone.
+        let _never = alpha.start("/bin/sh", &["-c", "exec 9>/dev/watchdog1; exec sleep 600"])?;
+        alpha.until_reset(&life);
+        lab.until_disks(alpha);
+    }
+    Ok(())
 }

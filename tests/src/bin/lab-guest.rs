@@ -1,17 +1,21 @@
-//! A guest of the kernel laboratory: `lab-guest power SPEC` is its power supply and `lab-guest boot SPEC` becomes its kernel, outside;
-//! `lab-guest serve SPEC` takes commands, inside; and as process number 1, inside, it makes the machine.
+//! A guest of the kernel laboratory: `lab-guest power SPEC` is its power supply and `lab-guest boot SPEC` becomes its kernel, outside,
+//! and with a kernel's arguments it ends it, for it to be started anew; `lab-guest serve SPEC` takes commands, inside; and as process number 1, inside, it makes the machine.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use ha_tests::Trouble;
+use ha_tests::kernel::spec::SPEC;
 use ha_tests::kernel::{Spec, init, power, remote};
 
 fn main() -> ExitCode {
-    if std::process::id() == 1 && std::env::var_os(ha_tests::kernel::spec::SPEC).is_some() {
+    if std::process::id() == 1 && std::env::var_os(SPEC).is_some() {
         init::run();
     }
     let arguments: Vec<String> = std::env::args().collect();
+    if arguments.iter().any(|argument| argument.starts_with(SPEC)) {
+        return ExitCode::from(power::RESET);
+    }
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, "power", spec] => power::supply(Path::new(spec)),
         [_, "boot", spec] => power::boot(Path::new(spec)),

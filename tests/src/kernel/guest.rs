@@ -5,12 +5,14 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::lab::pause;
 use super::remote::{Asked, Ended, receive, send};
 use super::spec::{COMMANDS, Network, Spec};
 use crate::boot::Machine;
@@ -30,7 +32,14 @@ pub struct Guest {
 /// A guest that is on.
 pub(crate) struct Power {
     supply: Child,
-    kernel: Pid,
+    /// Its kernel's process number: another after each reset.
+    kernel: Arc<AtomicI32>,
+}
+
+impl Power {
+    fn kernel(&self) -> Pid {
+        Pid::from_raw(self.kernel.load(Ordering::Relaxed))
+    }
 }
 
 /// A command that runs in a guest.
@@ -87,22 +96,30 @@ impl Guest {
             .spawn()
             .to(format!("turn on {}", self.name))?;
         let output = supply.stdout.take().ok_or_else(|| Trouble::new("a power supply without output"))?;
-        let mut line = String::new();
-        let _ = BufReader::new(output).read_line(&mut line);
-        let Ok(kernel) = line.trim().parse() else {
+        let mut lines = BufReader::new(output).lines();
+        let Some(Ok(first)) = lines.next().map(|line| line.unwrap_or_default().parse()) else {
             let _ = supply.kill();
             let _ = supply.wait();
             let said = fs::read_to_string(dir.join("log/power")).unwrap_or_default();
             return Err(Trouble::new(format!("{} did not start: {}", self.name, said.trim())));
         };
-        *power = Some(Power { supply, kernel: Pid::from_raw(kernel) });
+        let kernel = Arc::new(AtomicI32::new(first));
+        let latest = Arc::clone(&kernel);
+        std::thread::spawn(move || {
+            for number in lines.map_while(std::result::Result::ok).filter_map(|line| line.parse().ok()) {
+                latest.store(number, Ordering::Relaxed);
+            }
+        });
+        *power = Some(Power { supply, kernel });
         Ok(())
     }
 
     /// Power loss: at once nothing of it runs, and what it had in memory is gone. Nothing is done if it is off.
     pub fn power_off(&self) -> Result<()> {
         let Some(mut power) = self.held().take() else { return Ok(()) };
-        let _ = kill(power.kernel, Signal::SIGKILL);
+        // Killed while it resets itself it might be started anew: then its supply, whose input is closed, kills it again.
+        drop(power.supply.stdin.take());
+        let _ = kill(power.kernel(), Signal::SIGKILL);
         power.supply.wait().to(format!("see {} go off", self.name))?;
         Ok(())
     }
@@ -126,7 +143,7 @@ impl Guest {
     fn signal(&self, signal: Signal) -> Result<()> {
         let held = self.held();
         let power = held.as_ref().ok_or_else(|| Trouble::new(format!("{} is off", self.name)))?;
-        kill(power.kernel, signal).to(format!("send {signal} to {}", self.name))
+        kill(power.kernel(), signal).to(format!("send {signal} to {}", self.name))
     }
 
     /// Waits until it takes commands.
@@ -136,7 +153,18 @@ impl Guest {
     pub fn until_up(&self) {
         eventually(&format!("{} is up", self.name), || {
             assert!(self.is_on(), "{} turned itself off; its console says:\n{}", self.name, self.console());
-            self.boot_id()
+            self.boot_id().inspect_err(|_| pause())
+        });
+    }
+
+    /// Waits until it has a new life, after a reset that it brought about by itself: `life` is the id of the old one.
+    pub fn until_reset(&self, life: &str) {
+        eventually(&format!("{} was reset", self.name), || match self.boot_id() {
+            Ok(new) if new != life => Ok(()),
+            other => {
+                pause();
+                Err(other)
+            }
         });
     }
 
@@ -192,7 +220,7 @@ impl Guest {
         self.log("agent")
     }
 
-    fn log(&self, name: &str) -> String {
+    pub(crate) fn log(&self, name: &str) -> String {
         let text = fs::read(self.dir().join("log").join(Path::new(name))).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
     }

@@ -1,4 +1,5 @@
-//! Inside a node: real disks over iSCSI, with the names that udev gives them, and joined by dm-multipath where there are two ways.
+//! Inside a node: real disks over iSCSI, with the names that udev gives them, and joined by dm-multipath where there are two ways; and a
+//! watchdog, `/dev/watchdog1`.
 //!
 //! Decides the times after which a lost path is given up. Logs in on each path by itself, again and again, so that a node that starts
 //! while a path or the target is away has it as soon as it is back.
@@ -40,6 +41,8 @@ pub(crate) fn start(spec: &Spec, paths: Paths) -> Result<()> {
     for module in ["iscsi_tcp", "sd_mod", "sg"] {
         program("modprobe", &[module])?;
     }
+    // User Mode Linux has a watchdog of its own, which needs a program outside: this one is the second.
+    program("modprobe", &["softdog", "soft_margin=2"])?;
     fs::create_dir_all("/run/lock/iscsi").to("make the initiator's lock folder")?;
     let name = format!("InitiatorName={}\n", initiator_name(&spec.name));
     fs::write("/etc/iscsi/initiatorname.iscsi", name).to("name the initiator")?;

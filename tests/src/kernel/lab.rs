@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::guest::Guest;
 use super::spec::{Network, Paths, Persistence, Role, Spec, TARGET, disk_link};
 use crate::client::Client;
+use crate::cluster::Machines;
 use crate::command::{run, run_with_input};
 use crate::run::Run;
 use crate::trouble::{Result, Trouble, While as _};
@@ -225,11 +227,33 @@ impl Drop for KernelLab {
             return;
         }
         for guest in self.nodes.iter().chain([&self.target]) {
-            for (what, text) in [("console", guest.console()), ("agent", guest.agent_log())] {
-                let from = text.char_indices().rev().nth(6000).map_or(0, |(at, _)| at);
-                eprintln!("---- the {what} of {}:\n{}", guest.name(), &text[from..]);
-            }
+            let text = guest.console() + &guest.log("power");
+            let from = text.char_indices().rev().nth(6000).map_or(0, |(at, _)| at);
+            eprintln!("---- the console of {}:\n{}", guest.name(), &text[from..]);
         }
+    }
+}
+
+impl Machines for KernelLab {
+    fn names(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.name().to_owned()).collect()
+    }
+
+    fn run_on(&self, node: &str, program: &str, arguments: &[&str]) -> Result<(bool, String, String)> {
+        let ended = self.node(node).run(program, arguments)?;
+        Ok((ended.status == 0, ended.output, ended.errors))
+    }
+
+    fn agent_log_of(&self, node: &str) -> String {
+        self.node(node).agent_log()
+    }
+
+    fn pause(&self) {
+        pause();
+    }
+
+    fn start_agent_on(&self, node: &str) -> Result<()> {
+        self.node(node).start_agent()
     }
 }
 
@@ -256,6 +280,11 @@ fn needs(paths: Paths) -> Result<()> {
     }
     let missing = missing.join(" ");
     Err(Trouble::new(format!("this test NEEDS {missing}: it was NOT RUN; install these packages, or use tests/run")))
+}
+
+/// Guests share few processors, and starting a program costs them 50 ms: who looks again and again does it this slowly.
+pub(crate) fn pause() {
+    std::thread::sleep(Duration::from_millis(150));
 }
 
 /// The TAP device of a guest on a network, in the laboratory's namespace.

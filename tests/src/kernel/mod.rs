@@ -8,16 +8,20 @@
 //! It needs root, `/dev/net/tun`, and some packages of Debian's (see `tests/run`), but neither a hypervisor nor modules of the
 //! host's kernel.
 
+pub mod cluster;
 pub mod guest;
 pub mod init;
 mod initiator;
 pub mod lab;
+pub mod ledger;
 pub mod power;
 pub mod remote;
 pub mod spec;
 pub mod stamp;
 mod target;
 
+pub use cluster::{ClaimKind, KernelCluster};
 pub use guest::{Guest, Running};
 pub use lab::{KernelBuilder, KernelLab};
+pub use ledger::LedgerClient;
 pub use spec::{Network, Paths, Persistence, Role, Spec, disk_link};

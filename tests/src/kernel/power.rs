@@ -20,26 +20,39 @@ use crate::trouble::{Result, Trouble, While as _};
 /// The kernel that is a program.
 pub const KERNEL: &str = "linux.uml";
 
-/// Starts the guest, says its process number on standard output, and keeps it on until standard input is closed or the guest has turned
-/// itself off. To be called from a program's only thread.
+/// How a guest's process ends that wants to be started anew. A kernel that resets itself runs what it takes for its own program again, with its
+/// own arguments: that is `lab-guest`, which ends this way. So the new life begins with nothing of the former one open.
+pub const RESET: u8 = 77;
+
+/// Starts the guest, says its process number on standard output each time it is started, and keeps it on until standard input is closed or
+/// the guest has turned itself off. To be called from a program's only thread.
 pub fn supply(path: &Path) -> Result<()> {
     let spec = Spec::read(path)?;
     let network = File::open(&spec.namespace).to(format!("open {}", spec.namespace.display()))?;
     setns(network, CloneFlags::CLONE_NEWNET).to("enter the guest's network")?;
-    unshare(CloneFlags::CLONE_NEWPID).to("make the guest's namespace of processes")?;
     let own = std::env::current_exe().to("find this program")?;
-    let mut guest = Command::new(own).arg("boot").arg(path).stdin(Stdio::null()).spawn().to("start the guest")?;
-    println!("{}", guest.id());
     let stdin = std::io::stdin();
     let mut closed = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-    // No thread may wait for this: a process that unshares its processes cannot start threads.
-    while matches!(guest.try_wait(), Ok(None)) {
-        if poll(&mut closed, 5_u8).is_ok_and(|ready| ready > 0) {
-            let _ = guest.kill();
-            let _ = guest.wait();
+    let processes = File::open("/proc/self/ns/pid").to("open the namespace of processes")?;
+    loop {
+        // A namespace ends with its first process, and the next is made from this process's own.
+        setns(&processes, CloneFlags::CLONE_NEWPID).to("leave the guest's namespace of processes")?;
+        unshare(CloneFlags::CLONE_NEWPID).to("make the guest's namespace of processes")?;
+        let mut guest = Command::new(&own).arg("boot").arg(path).stdin(Stdio::null()).spawn().to("start the guest")?;
+        println!("{}", guest.id());
+        // No thread may wait for this: a process that unshares its processes cannot start threads.
+        let ended = loop {
+            if let Some(status) = guest.try_wait().to("watch the guest")? {
+                break status;
+            }
+            if poll(&mut closed, 5_u8).is_ok_and(|ready| ready > 0) {
+                let _ = guest.kill();
+            }
+        };
+        if ended.code() != Some(i32::from(RESET)) {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Becomes the guest's kernel. It dies with its power supply, whatever became of that.
@@ -52,6 +65,7 @@ pub fn boot(path: &Path) -> Result<()> {
     let own = std::env::current_exe().to("find this program")?;
     let mut kernel = Command::new(KERNEL);
     kernel
+        .arg0(&own)
         .arg(format!("mem={}M", spec.memory))
         .args([format!("umid={}", spec.name), format!("uml_dir={}", spec.dir.join("uml").display())])
         .args(["rootfstype=hostfs", "rootflags=/", "ro"])
@@ -62,10 +76,11 @@ pub fn boot(path: &Path) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(console)
         .stderr(errors);
+    // Large segments come from one guest to the other as they are: a device that is not ready for them (gro) would cut them off.
     for network in Network::ALL {
         let (number, mtu) = (network.number(), network.mtu());
         let (tap, hardware) = (&spec.taps[number], spec.hardware(network));
-        kernel.arg(format!("vec{number}:transport=tap,ifname={tap},mac={hardware},mtu={mtu}"));
+        kernel.arg(format!("vec{number}:transport=tap,ifname={tap},mac={hardware},mtu={mtu},gro=1"));
     }
     for (number, disk) in spec.disks.iter().enumerate() {
         kernel.arg(format!("ubd{number}={}", disk.display()));

@@ -1,0 +1,150 @@
+//! Agents on real kernels: an ext4 filesystem on a shared disk, the ledger on it, and what an administrator would write for that.
+//!
+//! Decides a configuration fit for guests, which share a processor with each other: longer times than on the host's own kernel.
+
+use std::fs;
+
+use super::Guest;
+use super::lab::{KernelBuilder, KernelLab};
+use super::ledger::{LedgerClient, judge};
+use super::spec::{Network, disk_link};
+use crate::cluster::{CONFIG, Cluster, SERVICE};
+use crate::lab::program;
+use crate::trouble::{Result, Trouble, While as _};
+
+/// The hierarchy of [`KernelCluster::serving`].
+pub const LEDGER: &str = "ledger";
+
+/// Where its filesystem is mounted.
+pub const MOUNTED: &str = "/srv/ledger";
+
+/// A laboratory of real kernels with an agent on every node.
+pub type KernelCluster = Cluster<KernelLab>;
+
+/// What decides who may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimKind {
+    /// A lease in a lock area on the second shared disk, guarded by a watchdog device.
+    LockArea,
+    /// A persistent reservation on the disk that is to be protected.
+    Reservation,
+}
+
+impl ClaimKind {
+    /// As it is written in a hierarchy.
+    fn text(self) -> String {
+        match self {
+            ClaimKind::LockArea => r#"LockArea("main")"#.to_owned(),
+            ClaimKind::Reservation => format!("Reservation(devices: [{:?}])", disk_link(0)),
+        }
+    }
+}
+
+impl KernelCluster {
+    /// Builds the laboratory, makes the filesystem and the configuration, starts the agents, and waits until the first node serves.
+    pub fn with_ledger(builder: KernelBuilder, claim: ClaimKind) -> Result<Self> {
+        let resources = format!(
+            r#"        Process(name: "app", command: [{:?}, "{MOUNTED}/entries", "{SERVICE}"]),
+"#,
+            program("lab-ledger")?.to_string_lossy()
+        );
+        let cluster = KernelCluster::configured(builder, claim, &resources)?;
+        cluster.start()?;
+        cluster.until_placed(LEDGER, cluster.lab.nodes()[0].name());
+        Ok(cluster)
+    }
+
+    /// As [`KernelCluster::serving`], with other resources on top of the filesystem and the address, and with no agent started.
+    pub fn configured(builder: KernelBuilder, claim: ClaimKind, resources: &str) -> Result<Self> {
+        let ha = program("ha")?.to_string_lossy().into_owned();
+        let builder = if claim == ClaimKind::LockArea { builder.disks(&[256, 16]) } else { builder };
+        let lab = builder.agent(&[&ha, "--config", CONFIG, "run", "--node", "{node}"]).boot()?;
+        let cluster = Cluster { lab, ha };
+        let nodes = cluster.lab.nodes();
+        let names: Vec<&str> = nodes.iter().map(Guest::name).collect();
+        let hierarchy = format!(
+            r#"Hierarchy(
+    name: "{LEDGER}",
+    nodes: {names:?},
+    claim: {},
+    resources: [
+        Filesystem(name: "data", device: {:?}, at: "{MOUNTED}", fstype: "ext4", mount_point: Created),
+        Address(name: "vip", address: "10.77.0.100/24", interface: "eth0"),
+{resources}    ],
+)
+"#,
+            claim.text(),
+            disk_link(0)
+        );
+        for node in nodes {
+            let write = |name: &str, text: &str| {
+                fs::write(node.dir().join("etc").join(name), text).to(format!("write {name} of {}", node.name()))
+            };
+            write("agent.ron", &agent_file(nodes, claim))?;
+            write("hierarchies/ledger.ron", &hierarchy)?;
+        }
+        let first = &nodes[0];
+        cluster.ask(first.name(), &["keys", "generate", &format!("{CONFIG}/keys")])?;
+        for other in &nodes[1..] {
+            fs::copy(first.dir().join("etc/keys"), other.dir().join("etc/keys")).to("hand out the keys")?;
+        }
+        first
+            .shell(&format!("mkfs.ext4 -q -F -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 {}", disk_link(0)))?;
+        if claim == ClaimKind::LockArea {
+            cluster.ask(first.name(), &["lock-area", "init", "main"])?;
+        }
+        Ok(cluster)
+    }
+
+    /// A client of the ledger.
+    pub fn ledger_client(&self) -> Result<LedgerClient> {
+        LedgerClient::start(self.lab.namespace(), SERVICE)
+    }
+
+    /// Takes the ledger out of service, checks its filesystem and its entries, and returns the nodes that wrote, one for each tenure.
+    pub fn judge(&self, client: LedgerClient) -> Result<Vec<String>> {
+        let acknowledged = client.end();
+        let by = acknowledged.last().ok_or_else(|| Trouble::new("nothing was ever acknowledged"))?.node.clone();
+        self.ask(&by, &["stop", LEDGER])?;
+        let node = self.lab.node(&by);
+        // A mount that ended in order left nothing to be replayed: whatever is wrong now is damage.
+        node.shell(&format!("e2fsck -fn {}", disk_link(0)))?;
+        let entries = node.shell(&format!("debugfs -R 'cat entries' {} 2>/dev/null", disk_link(0)))?;
+        judge(&entries, &acknowledged)
+    }
+
+    /// What shows that it took place: the longest time without an answer, for people who read the test's output.
+    pub fn tell(what: &str, client: &LedgerClient) {
+        let (entries, outage) = (client.acknowledged().len(), client.longest_outage());
+        eprintln!("{what}: {entries} entries acknowledged, longest time without an answer {outage:.1?}");
+    }
+}
+
+fn agent_file(nodes: &[Guest], claim: ClaimKind) -> String {
+    let node = |node: &Guest| {
+        format!("        {:?}: (addresses: [\"{}:7946\"]),\n", node.name(), node.address(Network::Cluster))
+    };
+    let area = match claim {
+        ClaimKind::LockArea => format!(
+            r#"    lock_areas: {{ "main": (path: {:?}, renew: "250ms", deadline: "3s", watchdog: "2s", margin: "500ms") }},
+"#,
+            disk_link(1)
+        ),
+        ClaimKind::Reservation => String::new(),
+    };
+    format!(
+        r#"(
+    cluster: "lab",
+    nodes: {{
+{}    }},
+    heartbeat: (interval: "100ms", late_after: "500ms", dead_after: "1500ms", startup_grace: "5s"),
+    keys: "{CONFIG}/keys",
+{area}    watchdog: Device(path: "/dev/watchdog1", timeout: "2s"),
+    run_dir: "/run/ha",
+    state_dir: "/run/lab/state",
+    log_dir: "/run/lab/log",
+)
+"#,
+        nodes.iter().map(node).collect::<String>()
+    )
+}
