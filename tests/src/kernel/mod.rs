@@ -9,6 +9,7 @@
 //! host's kernel.
 
 pub mod cluster;
+pub mod device;
 pub mod guest;
 pub mod init;
 mod initiator;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::error::OpenError;
 use super::look::{Kind, System, Whole};
-use super::multipathd::{self, Readiness, Registrar};
+use super::multipathd::Registrar;
 use super::path::{Candidate, DevicePath, Opening, Trouble};
 use super::scsi::Designator;
 use super::uevent::{Events, Woken};
@@ -69,7 +69,8 @@ pub enum Finding {
 
 /// A whole disk with persistent reservations: a SCSI disk, a multipath map of device-mapper, or an NVMe namespace.
 ///
-/// Each path of a map is a [`PathName`] of its own, by the kernel's name of it, for example `sdb`. Paths that come and go are noticed by the
+/// Each path of a map is a [`PathName`] of its own, by the kernel's name of it, for example `sdb`. A disk that becomes a map while it is open,
+/// because multipathd starts late, gets its paths then. Paths that come and go are noticed by the
 /// kernel's events. One that comes is listed when it has answered, and is the same disk; one that stops answering stays listed.
 ///
 /// Commands on a path are carried out in the order in which they were sent. The kernel is told to give a command up after the time limit, but
@@ -80,9 +81,8 @@ pub struct Disk {
     name: String,
     path: PathBuf,
     identity: Identity,
-    findings: Vec<Finding>,
-    /// Who keeps multipathd told, for a map that it looks after.
-    registrar: Option<Registrar>,
+    unstable_name: Option<Finding>,
+    registrar: Arc<Registrar>,
     limit: Duration,
     paths: watch::Receiver<Paths>,
     /// Closed when this is dropped; then the thread that looks after the paths ends.
@@ -100,23 +100,21 @@ impl Disk {
     pub fn open(path: impl AsRef<Path>, limit: Duration) -> Result<Disk, OpenError> {
         let (system, path) = (System::default(), path.as_ref().to_owned());
         let whole = system.look_critically(&path)?;
-        let mut findings = Vec::new();
-        if let Some(better) = system.stable_name(&path, &whole) {
-            findings.push(Finding::UnstableName { used: path.clone(), better });
+        let unstable_name =
+            system.stable_name(&path, &whole).map(|better| Finding::UnstableName { used: path.clone(), better });
+        if let Some(finding) = &unstable_name {
+            tracing::warn!("{finding}");
         }
         let mut watcher = Watcher::new(system, path.clone(), limit);
         let identity = watcher.open_first(&whole)?;
         let (tell, paths) = watch::channel(watcher.paths.clone());
         let no_thread = |error| OpenError::System { path: path.clone(), what: "looking after its paths", error };
+        let registrar = watcher.registrar.clone();
         let (stop, end) = io::pipe().map_err(no_thread)?;
         let watch = move || watcher.run(&Events::new(stop.into()), &tell);
         std::thread::Builder::new().name("ha-disk-paths".to_owned()).spawn(watch).map_err(no_thread)?;
-        let registrar = registrar(&whole, &mut findings).map_err(no_thread)?;
-        for finding in &findings {
-            tracing::warn!(disk = %path.display(), "{finding}");
-        }
         let name = path.display().to_string();
-        Ok(Disk { name, path, identity, findings, registrar, limit, paths, _stop: end.into() })
+        Ok(Disk { name, path, identity, unstable_name, registrar, limit, paths, _stop: end.into() })
     }
 
     /// What was opened.
@@ -130,34 +128,8 @@ impl Disk {
     }
 
     /// What stands in nobody's way now, and may later.
-    pub fn findings(&self) -> &[Finding] {
-        &self.findings
-    }
-
-    /// A path has a registration from now on, or none; multipathd should know.
-    fn registered(&self, command: Command) {
-        if let Some(registrar) = &self.registrar
-            && let Command::Register { new, power_loss, .. } | Command::RegisterIgnoring { new, power_loss, .. } =
-                command
-        {
-            registrar.tell(new, power_loss);
-        }
-    }
-}
-
-/// None if multipathd does not look after the disk, or takes no keys; then that is a finding.
-fn registrar(whole: &Whole, findings: &mut Vec<Finding>) -> io::Result<Option<Registrar>> {
-    let Some(map) = whole.map.clone().filter(|_| whole.kind == Kind::Multipath) else { return Ok(None) };
-    match multipathd::readiness() {
-        Readiness::TakesKeys => Registrar::start(map).map(Some),
-        Readiness::NotConfigured => {
-            findings.push(Finding::UnregisteredPaths { map });
-            Ok(None)
-        }
-        Readiness::Silent => {
-            findings.push(Finding::NoMultipathd { map });
-            Ok(None)
-        }
+    pub fn findings(&self) -> Vec<Finding> {
+        self.unstable_name.iter().cloned().chain(self.registrar.finding()).collect()
     }
 }
 
@@ -195,8 +167,11 @@ impl ReservationDevice for Disk {
         let found = self.paths.borrow().iter().find(|one| one.name == *path).cloned();
         let Some(path) = found else { return Err(Failure::Transport) };
         let answer = path.send(command).await;
-        if answer.is_ok() {
-            self.registered(command);
+        if answer.is_ok()
+            && let Command::Register { new, power_loss, .. } | Command::RegisterIgnoring { new, power_loss, .. } =
+                command
+        {
+            self.registrar.registered(new, power_loss);
         }
         answer
     }
@@ -215,6 +190,7 @@ struct Watcher {
     system: System,
     path: PathBuf,
     limit: Duration,
+    registrar: Arc<Registrar>,
     identity: Option<Identity>,
     paths: Paths,
     /// Paths that have not opened yet. One that hangs in it stays here, so that it is not opened again and again.
@@ -223,7 +199,15 @@ struct Watcher {
 
 impl Watcher {
     fn new(system: System, path: PathBuf, limit: Duration) -> Watcher {
-        Watcher { system, path, limit, identity: None, paths: Vec::new(), opening: Vec::new() }
+        Watcher {
+            system,
+            path,
+            limit,
+            registrar: Arc::default(),
+            identity: None,
+            paths: Vec::new(),
+            opening: Vec::new(),
+        }
     }
 
     /// Opens the paths for the first time: one must work, and none lead elsewhere.
@@ -287,6 +271,9 @@ impl Watcher {
             }
         }
         self.paths.sort_by_key(|path| path.node.number);
+        if let Some(map) = whole.map.as_deref().filter(|_| whole.kind == Kind::Multipath) {
+            self.registrar.map_is(map);
+        }
         Ok(troubles)
     }
 

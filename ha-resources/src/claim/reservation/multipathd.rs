@@ -8,9 +8,12 @@ use std::io::{self, Read as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ha_core::claim::reservation::device::{Key, PowerLoss};
+
+use super::disk::Finding;
 
 /// The daemon's socket, in the abstract name space.
 const SOCKET: &str = "/org/kernel/linux/storage/multipathd";
@@ -21,7 +24,7 @@ const LONGEST_ANSWER: usize = 1 << 20;
 
 /// Whether multipathd will register paths that appear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
+enum Readiness {
     /// If it is told the key.
     TakesKeys,
     /// Its configuration says nothing of keys, or another one.
@@ -31,7 +34,7 @@ pub(super) enum Readiness {
 }
 
 /// Asks whether multipathd takes keys.
-pub(super) fn readiness() -> Readiness {
+fn readiness() -> Readiness {
     match ask("show config") {
         Ok(configuration) if takes_keys(&configuration) => Readiness::TakesKeys,
         Ok(_) => Readiness::NotConfigured,
@@ -39,28 +42,84 @@ pub(super) fn readiness() -> Readiness {
     }
 }
 
-/// Keeps multipathd told, on a thread of its own: it may be slow. Ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct Registrar {
-    keys: mpsc::Sender<(Option<Key>, PowerLoss)>,
+/// Whom a disk's registrations are told to, for as long as multipathd looks after the disk: a disk can become a map while it is open, when
+/// multipathd starts later than we do.
+#[derive(Debug, Default)]
+pub(super) struct Registrar(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The map's name, and who keeps multipathd told of it.
+    keeper: Option<(String, mpsc::Sender<Registration>)>,
+    /// What is registered, as far as is known.
+    latest: Option<Registration>,
+    finding: Option<Finding>,
 }
 
+/// The key, or none, and whether it survives loss of power.
+type Registration = (Option<Key>, PowerLoss);
+
 impl Registrar {
-    /// For this map.
-    pub(super) fn start(map: String) -> io::Result<Registrar> {
-        let (keys, told) = mpsc::channel();
-        std::thread::Builder::new().name("ha-multipathd".to_owned()).spawn(move || keep_told(&map, &told))?;
-        Ok(Registrar { keys })
+    /// The disk is a map of this name now. Asks multipathd unless it is known to take keys, which may take seconds.
+    pub(super) fn map_is(&self, map: &str) {
+        if self.state().keeper.as_ref().is_some_and(|(known, _)| known == map) {
+            return;
+        }
+        let map = map.to_owned();
+        let finding = match readiness() {
+            Readiness::TakesKeys => match keeper(map.clone()) {
+                Ok(told) => {
+                    let mut state = self.state();
+                    if let Some(latest) = state.latest {
+                        // Fails only if the thread came to grief, which says so itself.
+                        let _ = told.send(latest);
+                    }
+                    state.keeper = Some((map, told));
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(map, %error, "there is no thread for telling multipathd of keys");
+                    Some(Finding::UnregisteredPaths { map })
+                }
+            },
+            Readiness::NotConfigured => Some(Finding::UnregisteredPaths { map }),
+            Readiness::Silent => Some(Finding::NoMultipathd { map }),
+        };
+        let mut state = self.state();
+        if let Some(new) = finding.as_ref().filter(|new| state.finding.as_ref() != Some(*new)) {
+            tracing::warn!("{new}");
+        }
+        state.finding = finding;
     }
 
     /// Its paths are registered under this key from now on; none if they no longer are.
-    pub(super) fn tell(&self, key: Option<Key>, power_loss: PowerLoss) {
-        // Fails only if the thread came to grief, which says so itself.
-        let _ = self.keys.send((key, power_loss));
+    pub(super) fn registered(&self, key: Option<Key>, power_loss: PowerLoss) {
+        let mut state = self.state();
+        state.latest = Some((key, power_loss));
+        if let Some((_, told)) = &state.keeper {
+            // Fails only if the thread came to grief, which says so itself.
+            let _ = told.send((key, power_loss));
+        }
+    }
+
+    /// What stands in the way.
+    pub(super) fn finding(&self) -> Option<Finding> {
+        self.state().finding.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn keep_told(map: &str, told: &mpsc::Receiver<(Option<Key>, PowerLoss)>) {
+/// Keeps multipathd told, on a thread of its own, since it may be slow. Ends when the sender is dropped.
+fn keeper(map: String) -> io::Result<mpsc::Sender<Registration>> {
+    let (tell, told) = mpsc::channel();
+    std::thread::Builder::new().name("ha-multipathd".to_owned()).spawn(move || keep_told(&map, &told))?;
+    Ok(tell)
+}
+
+fn keep_told(map: &str, told: &mpsc::Receiver<Registration>) {
     let mut known = None;
     while let Ok(first) = told.recv() {
         // Only the latest counts; every path says the same.

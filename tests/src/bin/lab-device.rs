@@ -1,0 +1,17 @@
+//! Touches a disk with reservations as production does: see `ha_tests::kernel::device`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match ha_tests::kernel::device::run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(trouble) => {
+            eprintln!("lab-device: {trouble}");
+            ExitCode::FAILURE
+        }
+    }
+}
