@@ -229,11 +229,6 @@ impl Lane {
             && self.reservation.as_ref().is_some_and(|reservation| reservation.generation == 0)
     }
 
-    /// A registered key of another node of the cluster.
-    pub(super) fn foreign_key(&self, common: &Common) -> Option<Key> {
-        self.keys().iter().copied().find(|key| common.foreign(*key).is_some())
-    }
-
     /// Lets the path in, whatever is registered there.
     pub(super) fn register(&mut self, path: usize, key: Key) -> Step {
         if let Some(path) = self.paths.get_mut(path) {

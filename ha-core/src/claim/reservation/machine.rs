@@ -249,7 +249,7 @@ impl Machine {
             (Request::Acquire(acquire), _) => {
                 self.loss = None;
                 self.phase = Phase::Taking;
-                let take = Take::arbiter(acquire.clone(), self.floor);
+                let take = Take::arbiter(acquire.clone(), self.floor, now);
                 self.set_goal(0, Goal::Take(take));
             }
             (Request::Release(epoch), _) => {
@@ -370,6 +370,10 @@ impl Machine {
     }
 
     fn lost(&mut self, loss: Loss) {
+        if let Phase::GivingUp(_) = self.phase {
+            // The arbiter was taken over while the others were given up: it goes the same way, at once.
+            return self.set_goal(0, Goal::GiveUp(GiveUp::default()));
+        }
         let asked = matches!(self.current, Some((_, Request::Acquire(_))));
         if asked {
             let refusal = match &loss {
@@ -377,10 +381,6 @@ impl Machine {
                 Loss::Taken(_) => Refusal::Raced,
             };
             return self.give_up(Some(refusal));
-        }
-        if let Phase::GivingUp(_) = self.phase {
-            // The arbiter was taken over while the others were given up: it goes the same way, at once.
-            return self.set_goal(0, Goal::GiveUp(GiveUp::default()));
         }
         if let Some((_, Request::Fence(_))) = self.current {
             self.reply(Reply::Refused(Refusal::Unfit(loss.to_string())));

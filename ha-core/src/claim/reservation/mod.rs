@@ -22,3 +22,5 @@ pub use timing::{ReservationTiming, TimingError};
 
 #[cfg(all(test, feature = "sim"))]
 mod claim_tests;
+#[cfg(all(test, feature = "sim"))]
+mod sim_tests;

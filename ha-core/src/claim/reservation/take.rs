@@ -62,14 +62,16 @@ pub(super) struct Take {
     pub(super) former: Option<Key>,
     /// The reservation was asked for: whoever has it now, other than the one seen first, was faster.
     tried: bool,
-    victim: Option<Key>,
+    /// Who had the reservation when it was first read. Beliefs are about that one.
+    first: Option<Option<Key>>,
+    begun: Time,
     settle: Option<Time>,
     refusal: Option<Refusal>,
 }
 
 impl Take {
-    pub(super) fn arbiter(request: Acquire, floor: Epoch) -> Take {
-        Take::new(Some(request), floor, None)
+    pub(super) fn arbiter(request: Acquire, floor: Epoch, now: Time) -> Take {
+        Take { begun: now, ..Take::new(Some(request), floor, None) }
     }
 
     /// `former` is what the arbiter let this node change.
@@ -87,7 +89,8 @@ impl Take {
             own_tried: 0,
             former: None,
             tried: false,
-            victim: None,
+            begun: Time::ZERO,
+            first: None,
             settle: None,
             refusal: None,
         }
@@ -150,6 +153,8 @@ impl Lane {
                 Err(refusal) => return refuse(take, refusal),
             },
         };
+        let first = self.held().and_then(|held| held.key);
+        take.first.get_or_insert(first);
         match self.held().map(|held| held.key) {
             None => self.take_free(take, key, path, common, now),
             Some(Some(holder)) if holder == key => self.secure(take, key, common, now),
@@ -217,6 +222,14 @@ impl Lane {
                 Blank::Waited => {}
             }
         }
+        if let Duel::Challenging { challenger, .. } | Duel::Judged { challenger, .. } = take.duel
+            && !take.tried
+            && !self.keys().contains(&challenger)
+            && !self.keys().contains(&key)
+        {
+            // Whoever removed it has had the claim meanwhile, under an epoch that cannot be known.
+            return refuse(take, Refusal::Raced);
+        }
         if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
             return self.register(path, key);
         }
@@ -234,10 +247,12 @@ impl Lane {
             let path = if self.paths.get(path).is_some_and(|p| p.failed.is_none()) { path } else { 0 };
             return self.register(path, key);
         }
-        if take.tried && take.victim != Some(holder) {
-            return refuse(take, Refusal::Raced);
+        if take.first != Some(Some(holder)) {
+            return match take.tried || take.first == Some(None) {
+                true => refuse(take, Refusal::Raced),
+                false => refuse(take, held_by(holder, common, "it has taken it since")),
+            };
         }
-        take.victim = Some(holder);
         if former || known.is_some_and(|known| known.node == common.me) {
             if let Some(step) = self.take_own(take, key, holder, path, common) {
                 return step;
@@ -250,6 +265,10 @@ impl Lane {
         }
         let belief = known.and_then(|known| common.keyring.node(known.node)).map(|node| take.belief(node));
         match belief {
+            // Long enough ago that it may have come back meanwhile.
+            Some(Belief::Gone) if take.request.is_some() && take.begun + common.timing.defend_interval() < now => {
+                self.challenge(take, key, holder, path, common, now)
+            }
             Some(Belief::Gone) => self.preempt_from(take, key, holder, path, common),
             Some(Belief::Lost) => self.challenge(take, key, holder, path, common, now),
             Some(Belief::Heard) => refuse(take, held_by(holder, common, "it is in contact")),

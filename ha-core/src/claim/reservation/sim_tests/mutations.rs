@@ -1,0 +1,38 @@
+//! The simulation checked: every deliberate mistake of this protocol is found, within so many seeds.
+
+use super::world::{Plan, run};
+use crate::mutation::Mutation;
+
+/// More seeds than this are not tried.
+const MOST: u64 = 150;
+
+/// The least seed that finds each, when this was last looked at.
+const KNOWN: [(Mutation, u64); 9] = [
+    (Mutation::PreemptWithoutChallenge, 1),
+    (Mutation::IgnoreDefence, 1),
+    (Mutation::NeverDefend, 1),
+    (Mutation::FightBack, 1),
+    (Mutation::StayRegistered, 1),
+    (Mutation::ArbiterFirst, 1),
+    (Mutation::TakeUnknownForDone, 1),
+    (Mutation::TrustPlainPreempt, 1),
+    (Mutation::TakeBlankAtOnce, 1),
+];
+
+fn finds(mutation: Mutation, seed: u64) -> Option<String> {
+    let _on = mutation.switch_on();
+    run(&Plan::of(seed)).err()
+}
+
+#[test]
+fn every_deliberate_mistake_is_found() {
+    let mut missed = Vec::new();
+    for (mutation, known) in KNOWN {
+        let found = std::iter::once(known).chain(1..=MOST).find_map(|seed| Some((seed, finds(mutation, seed)?)));
+        match found {
+            Some((seed, what)) => println!("{mutation:?}: seed {seed}: {what}"),
+            None => missed.push(mutation),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {MOST} seeds: {missed:?}");
+}

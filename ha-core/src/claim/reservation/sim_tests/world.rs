@@ -1,0 +1,721 @@
+//! The nodes, their disks, and what goes wrong with both.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::reservation::device::{Command, Failure, PathName, ReservationType, UnitAttention};
+use crate::claim::reservation::key::Keyring;
+use crate::claim::reservation::machine::{CommandId, Config, Effect, Input, Machine, Reply, Request, RequestId};
+use crate::claim::reservation::timing::ReservationTiming;
+use crate::claim::{Acquire, Belief, Loss, Refusal};
+use crate::name::{ClusterName, Epoch, NodeName};
+use crate::sim::scsi::{Device, First, Lba, Nexus, Reply as DeviceReply, Request as Ask, Stamp, Store, Target, TaskId};
+use crate::time::Time;
+
+const MS: u64 = 1_000_000;
+const LIMIT: u64 = 1_500 * MS;
+
+/// What a run is of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    seed: u64,
+    nodes: usize,
+    devices: usize,
+    ports: u16,
+    target: Target,
+    /// Nothing fails but nodes, so nothing excuses a node that is preempted, or a loser that stays.
+    calm: bool,
+    /// Devices lose power.
+    power: bool,
+}
+
+impl Plan {
+    pub(super) fn of(seed: u64) -> Plan {
+        let mut rng = Rng(seed ^ 0x5ca1_ab1e);
+        let ports = 1 + rng.below(2) as u16;
+        let count = NonZeroU16::new(ports).unwrap();
+        let standard = Target::standard(count);
+        let target = match rng.below(6) {
+            0 => Target::lio(count),
+            1 => Target::tgt(count),
+            2 => Target { store: Store::Fails, ..Target::lio(count) },
+            3 => Target { first: First::Conflict, tells_preempted: None, ..standard },
+            4 => Target { tells_preempted: Some(UnitAttention::ReservationsPreempted), ..standard },
+            _ => standard,
+        };
+        let (nodes, devices) = (2 + rng.below(4) as usize, 1 + rng.below(3) as usize);
+        Plan { seed, nodes, devices, ports, target, calm: seed % 3 == 0, power: rng.below(2) == 0 }
+    }
+}
+
+/// What happened in a run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stats {
+    pub(super) acquired: u64,
+    pub(super) takeovers: u64,
+    pub(super) defended: u64,
+    pub(super) raced: u64,
+    pub(super) adopted: u64,
+    pub(super) lost: u64,
+    pub(super) writes: u64,
+}
+
+impl Stats {
+    pub(super) fn add(&mut self, other: &Stats) {
+        self.acquired += other.acquired;
+        self.takeovers += other.takeovers;
+        self.defended += other.defended;
+        self.raced += other.raced;
+        self.adopted += other.adopted;
+        self.lost += other.lost;
+        self.writes += other.writes;
+    }
+}
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// What a node waits for an answer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Take,
+    Release,
+}
+
+struct Node {
+    machine: Machine,
+    up: bool,
+    life: u64,
+    offset: u64,
+    /// Local nanoseconds for 1,000 of the world's.
+    rate: u64,
+    /// Its agent stands still; what it runs goes on.
+    paused_until: u64,
+    asked: Option<(RequestId, Asked)>,
+    /// Resources run under this epoch.
+    runs: Option<Epoch>,
+    /// Its agent died: what runs has to be proven again.
+    recalled: bool,
+    /// It had the arbiter since it asked.
+    had_arbiter: bool,
+    /// When something last went wrong with it, or with its way to the disks.
+    disturbed: u64,
+    /// What it was asked to release last.
+    released: Epoch,
+    asked_at: u64,
+    /// What it wrote and was not answered yet.
+    writes: Vec<(usize, TaskId)>,
+}
+
+enum Event {
+    Arrive { node: usize, life: u64, device: usize, port: u16, id: CommandId, command: Command, lost: bool },
+    Execute { node: usize, life: u64, device: usize, task: TaskId, id: CommandId, lost: bool },
+    Deliver { node: usize, life: u64, input: Input },
+    Overdue { node: usize, life: u64, id: CommandId },
+    Tick { node: usize, life: u64 },
+    Begin { device: usize, task: TaskId },
+    Land { node: usize, device: usize, task: TaskId },
+    Engine { node: usize },
+    ReleaseAgain { node: usize, life: u64 },
+    Reconnect { node: usize, device: usize, port: u16 },
+    PowerUp { device: usize },
+    Act,
+}
+
+pub(super) struct World {
+    plan: Plan,
+    now: u64,
+    order: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    devices: Vec<Device>,
+    nodes: Vec<Node>,
+    keyring: Keyring,
+    rng: Rng,
+    /// Who was told last that it has the claim, and its epoch.
+    tenant: Option<(usize, Epoch)>,
+    greatest: Epoch,
+    /// What nobody can read from a device any more.
+    forgotten: Epoch,
+    forgotten_at: u64,
+    next: u64,
+    faults: bool,
+    acts: bool,
+    stats: Stats,
+    said: bool,
+}
+
+fn name(i: usize) -> NodeName {
+    NodeName::new(format!("n{i}")).unwrap()
+}
+
+fn path(port: u16) -> PathName {
+    PathName::new(port.to_string())
+}
+
+impl World {
+    fn new(plan: Plan) -> World {
+        let keyring = Keyring::new(&ClusterName::new("sim").unwrap(), (0..plan.nodes).map(name)).unwrap();
+        let mut world = World {
+            now: 1_000 * MS,
+            order: 0,
+            events: BTreeMap::new(),
+            devices: (0..plan.devices).map(|_| Device::new(plan.target.clone())).collect(),
+            nodes: Vec::new(),
+            keyring,
+            rng: Rng(plan.seed),
+            tenant: None,
+            greatest: Epoch::ZERO,
+            forgotten: Epoch::ZERO,
+            forgotten_at: 0,
+            next: 0,
+            faults: !plan.calm,
+            acts: true,
+            stats: Stats::default(),
+            said: std::env::var("RESERVATION_SEED").is_ok(),
+            plan,
+        };
+        for i in 0..world.plan.nodes {
+            let (offset, rate) = (world.rng.below(1 << 40), 995 + world.rng.below(11));
+            let machine = world.machine(i);
+            world.nodes.push(Node {
+                machine,
+                up: true,
+                life: 1,
+                offset,
+                rate,
+                paused_until: 0,
+                asked: None,
+                runs: None,
+                recalled: false,
+                had_arbiter: false,
+                disturbed: 0,
+                released: Epoch::ZERO,
+                asked_at: 0,
+                writes: Vec::new(),
+            });
+            world.connect_all(i);
+            world.begin(i);
+            world.at(world.now, Event::Engine { node: i });
+        }
+        world.at(world.now, Event::Act);
+        world
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.said {
+            println!("{:>8.3} {}", self.now as f64 / 1e9, what());
+        }
+    }
+
+    fn machine(&self, i: usize) -> Machine {
+        Machine::new(Config {
+            keyring: self.keyring.clone(),
+            me: self.keyring.number_of(&name(i)).unwrap(),
+            kind: ReservationType::WriteExclusiveRegistrantsOnly,
+            timing: ReservationTiming::default(),
+            devices: (0..self.plan.devices).map(|d| (format!("disk{d}"), Duration::from_nanos(LIMIT))).collect(),
+        })
+    }
+
+    fn nexus(node: usize, port: u16) -> Nexus {
+        Nexus { initiator: node as u16 + 1, port }
+    }
+
+    fn nexuses(&self, node: usize) -> impl Iterator<Item = Nexus> + use<> {
+        (1..=self.plan.ports).map(move |port| World::nexus(node, port))
+    }
+
+    fn connect_all(&mut self, node: usize) {
+        for nexus in self.nexuses(node) {
+            for device in &mut self.devices {
+                device.connect(nexus);
+            }
+        }
+    }
+
+    /// A machine that has just been made is told of its paths.
+    fn begin(&mut self, node: usize) {
+        for device in 0..self.plan.devices {
+            let names = (1..=self.plan.ports).map(path).collect();
+            self.feed(node, Input::Paths(device, names));
+        }
+    }
+
+    fn at(&mut self, when: u64, event: Event) {
+        self.order += 1;
+        self.events.insert((when.max(self.now), self.order), event);
+    }
+
+    fn local(&self, node: usize) -> Time {
+        let n = &self.nodes[node];
+        Time(n.offset + self.now / 1_000 * n.rate)
+    }
+
+    fn latency(&mut self) -> u64 {
+        if self.faults && self.rng.below(80) == 0 {
+            return self.rng.below(2 * LIMIT);
+        }
+        MS / 5 + self.rng.below(4 * MS)
+    }
+
+    fn feed(&mut self, node: usize, input: Input) {
+        let (now, life) = (self.local(node), self.nodes[node].life);
+        self.nodes[node].machine.handle(now, input);
+        while let Some(effect) = self.nodes[node].machine.poll_effect() {
+            self.say(|| format!("n{node}: {effect}"));
+            match effect {
+                Effect::Send { id, device, path, command } => {
+                    let port = path.as_str().parse().unwrap();
+                    let lost = self.faults && self.rng.below(150) == 0;
+                    let when = self.now + self.latency();
+                    if when > self.now + 100 * MS || lost {
+                        self.nodes[node].disturbed = self.now + LIMIT * 2;
+                    }
+                    if !(lost && self.rng.below(2) == 0) {
+                        self.at(when, Event::Arrive { node, life, device, port, id, command, lost });
+                    }
+                    self.at(self.now + LIMIT, Event::Overdue { node, life, id });
+                }
+                Effect::Reply(id, reply) => self.replied(node, id, reply),
+            }
+        }
+        if let Some(due) = self.nodes[node].machine.next_deadline() {
+            let n = &self.nodes[node];
+            let when = due.0.saturating_sub(n.offset).div_ceil(n.rate) * 1_000;
+            self.at(when.max(self.now + 1_000), Event::Tick { node, life });
+        }
+    }
+
+    fn replied(&mut self, node: usize, id: RequestId, reply: Reply) {
+        let Some((_, asked)) = self.nodes[node].asked.take_if(|(asked, _)| *asked == id) else { return };
+        match (asked, reply) {
+            (Asked::Take, Reply::Acquired(held)) => {
+                self.stats.acquired += 1;
+                let n = &mut self.nodes[node];
+                let adopted = n.recalled && n.runs == Some(held.epoch);
+                n.recalled = false;
+                if !n.had_arbiter {
+                    return self.fail(format!("n{node} was told that it has the claim, and never had the arbiter"));
+                }
+                n.runs = Some(held.epoch);
+                if adopted {
+                    self.stats.adopted += 1;
+                    return;
+                }
+                // What was released after this node asked, it cannot know of; but for that, epochs grow.
+                let before = if self.forgotten_at < n.asked_at { self.greatest } else { Epoch::ZERO };
+                if held.epoch <= before {
+                    return self.fail(format!("n{node} has epoch {}, after {before}", held.epoch));
+                }
+                if let Some((former, _)) = self.tenant.filter(|(former, _)| *former != node) {
+                    self.stats.takeovers += u64::from(self.nodes[former].runs.is_some() || !self.nodes[former].up);
+                    let f = &self.nodes[former];
+                    if f.runs.is_some() && f.up && f.paused_until < self.now && f.disturbed + 10_000 * MS < self.now {
+                        return self.fail(format!("n{node} took the claim from n{former}, which lives and was not disturbed"));
+                    }
+                }
+                self.greatest = self.greatest.max(held.epoch);
+                self.tenant = Some((node, held.epoch));
+            }
+            (Asked::Take, Reply::Refused(refusal)) => {
+                self.stats.defended += u64::from(matches!(&refusal, Refusal::Held { why, .. } if why.contains("defends")));
+                self.stats.raced += u64::from(refusal == Refusal::Raced);
+                let n = &mut self.nodes[node];
+                if std::mem::take(&mut n.recalled) {
+                    n.runs = None;
+                }
+                let undisturbed = n.disturbed + 10_000 * MS < self.now;
+                let registered = |d: &Device| d.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
+                let n = &self.nodes[node];
+                if n.runs.is_none() && undisturbed && self.plan.calm && self.devices.iter().any(registered) {
+                    self.fail(format!("n{node} was refused, and is registered still: {refusal}"));
+                }
+            }
+            (Asked::Release, Reply::Done) => {}
+            (Asked::Release, Reply::Refused(_)) => {
+                // The engine tries again after a second.
+                let life = self.nodes[node].life;
+                self.at(self.now + 1_000 * MS, Event::ReleaseAgain { node, life });
+            }
+            (_, reply) => self.fail(format!("n{node} was answered beside the question: {reply:?}")),
+        }
+    }
+
+    fn fail(&mut self, what: String) {
+        let text = format!("seed {}: at {} ms: {what}; {:?}", self.plan.seed, self.now / MS, self.plan);
+        FAILED.with(|failed| failed.borrow_mut().get_or_insert(text).len());
+    }
+
+    fn ask(&mut self, node: usize, asked: Asked) {
+        self.next += 1;
+        let id = RequestId(self.next);
+        self.nodes[node].asked = Some((id, asked));
+        let request = match asked {
+            Asked::Take => {
+                self.nodes[node].asked_at = self.now;
+                self.nodes[node].had_arbiter = self.holder(0) == Some(node);
+                let mut beliefs = BTreeMap::new();
+                for other in 0..self.plan.nodes {
+                    let belief = match (self.nodes[other].up, self.rng.below(12)) {
+                        (false, 0..6) => Belief::Gone,
+                        (true, 0) => Belief::Heard,
+                        _ => Belief::Lost,
+                    };
+                    beliefs.insert(name(other), belief);
+                }
+                let known = if self.rng.below(2) == 0 { self.greatest } else { self.forgotten };
+                let adopt = self.nodes[node].runs.filter(|_| self.nodes[node].recalled);
+                Request::Acquire(Acquire { beliefs: Arc::new(beliefs), known, adopt })
+            }
+            Asked::Release => Request::Release(self.nodes[node].released),
+        };
+        self.say(|| format!("n{node} is asked: {request:?}"));
+        self.feed(node, Input::Ask(id, request));
+    }
+
+    fn holder(&self, device: usize) -> Option<usize> {
+        let key = self.devices[device].reservation().held?.key?;
+        Some(usize::from(self.keyring.decode(key)?.node.get()) - 1)
+    }
+
+    /// What must hold at every moment.
+    fn check(&mut self) {
+        if let Some(holder) = self.holder(0) {
+            self.nodes[holder].had_arbiter = true;
+        }
+        let Some((tenant, _)) = self.tenant.filter(|(tenant, _)| self.nodes[*tenant].runs.is_some()) else { return };
+        for other in (0..self.plan.nodes).filter(|other| *other != tenant) {
+            if self.nodes[other].runs.is_none() {
+                continue;
+            }
+            for device in 0..self.plan.devices {
+                if self.nexuses(other).any(|nexus| self.devices[device].may_write(nexus)) {
+                    return self.fail(format!("n{tenant} has the claim, and n{other} still writes to disk{device}"));
+                }
+            }
+        }
+    }
+
+    /// Devices are given up with the arbiter last, where nothing goes wrong.
+    fn check_order(&mut self, node: usize) {
+        let releasing = matches!(self.nodes[node].asked, Some((_, Asked::Release)));
+        if releasing && self.plan.calm && self.holder(0) != Some(node) {
+            if let Some(device) = (1..self.plan.devices).find(|device| self.holder(*device) == Some(node)) {
+                self.fail(format!("n{node} has given the arbiter up, and holds disk{device}"));
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let paused = self.nodes[node].paused_until > self.now;
+        let n = &self.nodes[node];
+        let (up, idle, runs) = (n.up && !paused, n.asked.is_none(), n.runs.is_some());
+        match self.rng.below(if self.faults { 110 } else { 76 }) {
+            0..40 if up && idle && !runs => self.ask(node, Asked::Take),
+            40..46 if up && idle && runs && !self.nodes[node].recalled => {
+                // All is stopped first: nothing that it wrote is under way any more.
+                // Its key goes with it; the epoch is announced.
+                self.forget();
+                self.nodes[node].released = self.nodes[node].runs.take().unwrap();
+                for (device, task) in std::mem::take(&mut self.nodes[node].writes) {
+                    self.devices[device].abort(task);
+                }
+                self.ask(node, Asked::Release);
+            }
+            46..49 if self.acts && n.up => self.reset(node),
+            49..66 if !n.up => self.boot(node),
+            66..69 if n.up && idle && self.acts => self.agent_dies(node),
+            76..79 => {
+                self.nodes[node].paused_until = self.now + self.rng.below(9_000) * MS;
+                self.nodes[node].disturbed = self.nodes[node].paused_until;
+            }
+            79..83 => self.lose_path(node),
+            83 => {
+                let device = self.rng.below(self.plan.devices as u64) as usize;
+                self.devices[device].reset();
+                self.disturb_all(0);
+            }
+            84 if self.plan.power => self.lose_power(),
+            _ => {}
+        }
+        let when = self.now + self.rng.below(300 * MS);
+        self.at(when, Event::Act);
+    }
+
+    fn forget(&mut self) {
+        self.forgotten = self.greatest;
+        self.forgotten_at = self.now;
+    }
+
+    fn disturb_all(&mut self, more: u64) {
+        for node in &mut self.nodes {
+            node.disturbed = node.disturbed.max(self.now + more);
+        }
+    }
+
+    fn reset(&mut self, node: usize) {
+        self.say(|| format!("n{node} is reset"));
+        let n = &mut self.nodes[node];
+        n.up = false;
+        n.life += 1;
+        n.asked = None;
+        n.runs = None;
+        n.recalled = false;
+        n.disturbed = self.now;
+    }
+
+    fn boot(&mut self, node: usize) {
+        self.say(|| format!("n{node} boots"));
+        self.nodes[node].machine = self.machine(node);
+        self.nodes[node].up = true;
+        for nexus in self.nexuses(node) {
+            for device in &mut self.devices {
+                device.disconnect(nexus);
+            }
+        }
+        self.connect_all(node);
+        self.begin(node);
+    }
+
+    fn agent_dies(&mut self, node: usize) {
+        self.say(|| format!("the agent of n{node} dies"));
+        let n = &mut self.nodes[node];
+        n.life += 1;
+        n.asked = None;
+        n.recalled = n.runs.is_some();
+        n.disturbed = self.now;
+        n.paused_until = 0;
+        self.nodes[node].machine = self.machine(node);
+        self.begin(node);
+        if self.nodes[node].recalled {
+            self.ask(node, Asked::Take);
+        }
+    }
+
+    fn lose_path(&mut self, node: usize) {
+        let device = self.rng.below(self.plan.devices as u64) as usize;
+        let port = 1 + self.rng.below(self.plan.ports.into()) as u16;
+        self.say(|| format!("n{node} loses path {port} to disk{device}"));
+        self.devices[device].disconnect(World::nexus(node, port));
+        let back = self.now + self.rng.below(6_000) * MS;
+        self.nodes[node].disturbed = back;
+        self.at(back, Event::Reconnect { node, device, port });
+        if self.rng.below(2) == 0 && self.nodes[node].up && self.nodes[node].paused_until <= self.now {
+            let names = (1..=self.plan.ports).filter(|p| *p != port).map(path).collect();
+            self.feed(node, Input::Paths(device, names));
+        }
+    }
+
+    fn lose_power(&mut self) {
+        let device = self.rng.below(self.plan.devices as u64) as usize;
+        self.say(|| format!("disk{device} loses power"));
+        self.devices[device].lose_power();
+        self.forget();
+        let back = self.now + self.rng.below(4_000) * MS;
+        self.disturb_all(back - self.now + LIMIT);
+        self.at(back, Event::PowerUp { device });
+    }
+
+    fn step(&mut self) {
+        let ((when, _), event) = self.events.pop_first().unwrap();
+        self.now = when;
+        match event {
+            Event::Arrive { node, life, device, port, id, command, lost } => {
+                self.arrive(node, life, device, port, id, command, lost);
+            }
+            Event::Execute { node, life, device, task, id, lost } => {
+                let answer = self.devices[device].execute(task);
+                self.say(|| format!("disk{device}: n{node} #{}: {answer:?}", id.0));
+                self.check_order(node);
+                if let (Some(answer), false) = (answer, lost) {
+                    let input = Input::Answered(
+                        id,
+                        answer.map(|reply| match reply {
+                            DeviceReply::Reservation(answer) => answer,
+                            other => panic!("{other:?}"),
+                        }),
+                    );
+                    let when = self.now + self.latency() / 2;
+                    self.at(when, Event::Deliver { node, life, input });
+                }
+            }
+            Event::Deliver { node, life, input } => {
+                let n = &self.nodes[node];
+                if !n.up || n.life != life {
+                    return;
+                }
+                if n.paused_until > self.now {
+                    return self.at(self.nodes[node].paused_until, Event::Deliver { node, life, input });
+                }
+                self.feed(node, input);
+            }
+            Event::Overdue { node, life, id } => {
+                self.at(self.now, Event::Deliver { node, life, input: Input::Answered(id, Err(Failure::NoAnswer)) });
+            }
+            Event::Tick { node, life } => {
+                let n = &self.nodes[node];
+                if !n.up || n.life != life {
+                    return;
+                }
+                if n.paused_until > self.now {
+                    return self.at(self.nodes[node].paused_until, Event::Tick { node, life });
+                }
+                if n.machine.next_deadline().is_some_and(|due| due <= self.local(node)) {
+                    self.feed(node, Input::Tick);
+                }
+            }
+            Event::Begin { device, task } => {
+                self.devices[device].begin(task);
+            }
+            Event::Land { node, device, task } => self.land(node, device, task),
+            Event::Engine { node } => self.engine(node),
+            Event::ReleaseAgain { node, life } => {
+                if self.nodes[node].up && self.nodes[node].life == life && self.nodes[node].asked.is_none() {
+                    self.ask(node, Asked::Release);
+                }
+            }
+            Event::Reconnect { node, device, port } => {
+                self.devices[device].connect(World::nexus(node, port));
+                let n = &self.nodes[node];
+                if n.up && n.paused_until <= self.now {
+                    let names = (1..=self.plan.ports).map(path).collect();
+                    self.feed(node, Input::Paths(device, names));
+                }
+            }
+            Event::PowerUp { device } => {
+                self.devices[device].restore_power();
+                for node in 0..self.plan.nodes {
+                    for nexus in self.nexuses(node) {
+                        self.devices[device].connect(nexus);
+                    }
+                }
+            }
+            Event::Act => self.act(),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of one event")]
+    fn arrive(&mut self, node: usize, life: u64, device: usize, port: u16, id: CommandId, command: Command, lost: bool) {
+        match self.devices[device].submit(World::nexus(node, port), Ask::Reservation(command)) {
+            Some(task) => {
+                let when = self.now + self.latency() / 4;
+                self.at(when, Event::Execute { node, life, device, task, id, lost });
+            }
+            None if self.rng.below(2) == 0 => {
+                let input = Input::Answered(id, Err(Failure::Transport));
+                self.at(self.now, Event::Deliver { node, life, input });
+            }
+            None => {}
+        }
+    }
+
+    /// What runs writes, and the engine asks whether the claim is held, whatever the agent does.
+    fn engine(&mut self, node: usize) {
+        let pause = 200 * MS + self.rng.below(200 * MS);
+        self.at(self.now + pause, Event::Engine { node });
+        let n = &self.nodes[node];
+        let Some(epoch) = n.runs.filter(|_| n.up) else { return };
+        for device in 0..self.plan.devices {
+            let port = 1 + self.rng.below(self.plan.ports.into()) as u16;
+            let write = Ask::Write(Lba(0), Stamp(epoch.0));
+            if let Some(task) = self.devices[device].submit(World::nexus(node, port), write) {
+                let begins = self.now + self.rng.below(5 * MS);
+                let lands = begins + if self.rng.below(4) == 0 { self.rng.below(LIMIT) } else { self.rng.below(5 * MS) };
+                self.nodes[node].writes.push((device, task));
+                self.at(begins, Event::Begin { device, task });
+                self.at(lands, Event::Land { node, device, task });
+            }
+        }
+        let n = &self.nodes[node];
+        if n.paused_until <= self.now && !n.recalled && n.asked.is_none() {
+            match n.machine.uphold(self.local(node), epoch) {
+                Err(Loss::Taken(why) | Loss::GivenUp(why)) => {
+                    self.say(|| format!("n{node} has lost the claim: {why}"));
+                    self.stats.lost += 1;
+                    let undisturbed = n.disturbed + 12_000 * MS < self.now;
+                    self.nodes[node].runs = None;
+                    if undisturbed && self.plan.calm {
+                        self.fail(format!("n{node} lost the claim for no reason: {why}"));
+                    }
+                }
+                Ok(_) | Err(Loss::Unproven(_)) => {}
+            }
+        }
+    }
+
+    fn land(&mut self, node: usize, device: usize, task: TaskId) {
+        self.nodes[node].writes.retain(|write| *write != (device, task));
+        let Some(result) = self.devices[device].execute(task) else { return };
+        if result.is_err() {
+            return;
+        }
+        self.stats.writes += 1;
+        let tenant = self.tenant.filter(|(tenant, _)| self.nodes[*tenant].runs.is_some());
+        if let Some((tenant, epoch)) = tenant.filter(|(tenant, _)| *tenant != node) {
+            self.fail(format!("a write of n{node} landed on disk{device} while n{tenant} has the claim, epoch {epoch}"));
+        }
+    }
+
+    fn run_until(&mut self, end: u64) -> Result<(), String> {
+        while self.now < end {
+            self.step();
+            self.check();
+            if let Some(failed) = FAILED.with(|failed| failed.borrow_mut().take()) {
+                return Err(failed);
+            }
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) {
+        self.faults = false;
+        self.acts = false;
+        for device in 0..self.plan.devices {
+            self.devices[device].restore_power();
+        }
+        for node in 0..self.plan.nodes {
+            self.nodes[node].paused_until = 0;
+            if !self.nodes[node].up {
+                self.boot(node);
+            }
+            self.connect_all(node);
+            self.begin(node);
+        }
+    }
+}
+
+thread_local! {
+    static FAILED: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+}
+
+/// A storm; then everything is mended, and somebody must have the claim in the end; then that node dies for good, and another must.
+pub(super) fn run(plan: &Plan) -> Result<Stats, String> {
+    let mut world = World::new(plan.clone());
+    world.run_until(world.now + 90_000 * MS)?;
+    world.heal();
+    for round in 0..2 {
+        let before = world.stats.acquired;
+        world.run_until(world.now + 40_000 * MS)?;
+        let runs = world.nodes.iter().position(|node| node.runs.is_some());
+        if world.stats.acquired == before && runs.is_none() {
+            return Err(format!("seed {}: nobody has the claim in round {round}; {plan:?}", plan.seed));
+        }
+        if let Some(runs) = runs {
+            world.reset(runs);
+            world.nodes[runs].life += 1;
+        }
+    }
+    Ok(world.stats)
+}
