@@ -154,6 +154,10 @@ impl Lane {
             },
         };
         let first = self.held().and_then(|held| held.key);
+        let touched = self.paths.iter().any(|path| path.touched);
+        if !touched && let Some(refusal) = self.leftovers_forbid(take, first, common) {
+            return refuse(take, refusal);
+        }
         take.first.get_or_insert(first);
         match self.held().map(|held| held.key) {
             None => self.take_free(take, key, path, common, now),
@@ -171,6 +175,17 @@ impl Lane {
         let held = self.held().and_then(|held| held.key)?;
         (common.keyring.decode(held).is_none() && super::key::epoch_under_another_list(held) == Some(adopt))
             .then_some(held)
+    }
+
+    /// What an earlier life left running would be let in again by any registration: it has to be stopped first, unless the reservation
+    /// is this node's still.
+    fn leftovers_forbid(&self, take: &Take, holder: Option<Key>, common: &Common) -> Option<Refusal> {
+        take.request.as_ref().and_then(|request| request.adopt)?;
+        match holder {
+            Some(holder) if common.is_mine(holder) || take.former == Some(holder) => None,
+            Some(holder) => Some(held_by(holder, common, "it has taken it since")),
+            None => Some(Refusal::Raced),
+        }
     }
 
     /// Whoever is registered might write, so a stranger who is keeps the claim from being worth anything.

@@ -113,6 +113,8 @@ struct Node {
     disturbed: u64,
     /// What it was asked to release last.
     released: Epoch,
+    /// The greatest epoch that it had, which it keeps.
+    record: Epoch,
     asked_at: u64,
     /// What it wrote and was not answered yet.
     writes: Vec<(usize, TaskId)>,
@@ -201,6 +203,7 @@ impl World {
                 had_arbiter: false,
                 disturbed: 0,
                 released: Epoch::ZERO,
+                record: Epoch::ZERO,
                 asked_at: 0,
                 writes: Vec::new(),
             });
@@ -326,11 +329,15 @@ impl World {
                     }
                 }
                 self.greatest = self.greatest.max(held.epoch);
+                self.nodes[node].record = held.epoch;
                 self.tenant = Some((node, held.epoch));
             }
             (Asked::Take, Reply::Refused(refusal)) => {
                 self.stats.defended += u64::from(matches!(&refusal, Refusal::Held { why, .. } if why.contains("defends")));
                 self.stats.raced += u64::from(refusal == Refusal::Raced);
+                if self.nodes[node].had_arbiter {
+                    self.forget();
+                }
                 let n = &mut self.nodes[node];
                 if std::mem::take(&mut n.recalled) {
                     n.runs = None;
@@ -375,6 +382,7 @@ impl World {
                     beliefs.insert(name(other), belief);
                 }
                 let known = if self.rng.below(2) == 0 { self.greatest } else { self.forgotten };
+                let known = known.max(self.nodes[node].record);
                 let adopt = self.nodes[node].runs.filter(|_| self.nodes[node].recalled);
                 Request::Acquire(Acquire { beliefs: Arc::new(beliefs), known, adopt })
             }
