@@ -325,7 +325,8 @@ impl World {
                     self.stats.takeovers += u64::from(self.nodes[former].runs.is_some() || !self.nodes[former].up);
                     let f = &self.nodes[former];
                     if f.runs.is_some() && f.up && f.paused_until < self.now && f.disturbed + 10_000 * MS < self.now {
-                        return self.fail(format!("n{node} took the claim from n{former}, which lives and was not disturbed"));
+                        return self
+                            .fail(format!("n{node} took the claim from n{former}, which lives and was not disturbed"));
                     }
                 }
                 self.greatest = self.greatest.max(held.epoch);
@@ -333,7 +334,8 @@ impl World {
                 self.tenant = Some((node, held.epoch));
             }
             (Asked::Take, Reply::Refused(refusal)) => {
-                self.stats.defended += u64::from(matches!(&refusal, Refusal::Held { why, .. } if why.contains("defends")));
+                self.stats.defended +=
+                    u64::from(matches!(&refusal, Refusal::Held { why, .. } if why.contains("defends")));
                 self.stats.raced += u64::from(refusal == Refusal::Raced);
                 if self.nodes[node].had_arbiter {
                     self.forget();
@@ -615,7 +617,16 @@ impl World {
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of one event")]
-    fn arrive(&mut self, node: usize, life: u64, device: usize, port: u16, id: CommandId, command: Command, lost: bool) {
+    fn arrive(
+        &mut self,
+        node: usize,
+        life: u64,
+        device: usize,
+        port: u16,
+        id: CommandId,
+        command: Command,
+        lost: bool,
+    ) {
         match self.devices[device].submit(World::nexus(node, port), Ask::Reservation(command)) {
             Some(task) => {
                 let when = self.now + self.latency() / 4;
@@ -640,7 +651,8 @@ impl World {
             let write = Ask::Write(Lba(0), Stamp(epoch.0));
             if let Some(task) = self.devices[device].submit(World::nexus(node, port), write) {
                 let begins = self.now + self.rng.below(5 * MS);
-                let lands = begins + if self.rng.below(4) == 0 { self.rng.below(LIMIT) } else { self.rng.below(5 * MS) };
+                let lands =
+                    begins + if self.rng.below(4) == 0 { self.rng.below(LIMIT) } else { self.rng.below(5 * MS) };
                 self.nodes[node].writes.push((device, task));
                 self.at(begins, Event::Begin { device, task });
                 self.at(lands, Event::Land { node, device, task });
@@ -672,7 +684,9 @@ impl World {
         self.stats.writes += 1;
         let tenant = self.tenant.filter(|(tenant, _)| self.nodes[*tenant].runs.is_some());
         if let Some((tenant, epoch)) = tenant.filter(|(tenant, _)| *tenant != node) {
-            self.fail(format!("a write of n{node} landed on disk{device} while n{tenant} has the claim, epoch {epoch}"));
+            self.fail(format!(
+                "a write of n{node} landed on disk{device} while n{tenant} has the claim, epoch {epoch}"
+            ));
         }
     }
 
