@@ -3,6 +3,9 @@
 //! A round: the holder dies, and two to five other nodes, which hear nothing of each other, want its claim at the same moment. Exactly one
 //! gets it, under a greater epoch, and defends it; the others end unregistered. Then the winner dies, and the next round begins.
 //!
+//! Then the same with a target that stops for moments, so that commands are carried out late and answers come late; and challenges to a
+//! holder that is alive, which must all fail.
+//!
 //! `HA_RACES=N` is the number of rounds (1,000); `HA_SEED=N` draws other nodes and other moments.
 
 use std::collections::BTreeMap;
@@ -12,7 +15,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use ha_core::claim::reservation::device::{Answer, Command, Failure, Key, Keys, ReservationDevice};
 use ha_core::claim::reservation::{ReservationClaim, ReservationConfig, ReservationTiming, ReservationType};
-use ha_core::claim::{Acquire, Belief, Beliefs, Claim, Held, Refusal};
+use ha_core::claim::{Acquire, Belief, Beliefs, Claim, Held, Loss, Refusal};
 use ha_core::name::{ClusterName, Epoch, HierarchyName, NodeName};
 use ha_core::time::Time;
 use ha_tests::iscsi::Initiator;
@@ -40,6 +43,20 @@ struct Winner {
     node: usize,
     claim: ReservationClaim,
     held: Held,
+}
+
+impl Winner {
+    /// Proves that it holds the claim still. That may take another try, but it never finds it taken.
+    async fn upholds(&self) {
+        let until = Instant::now() + patience();
+        loop {
+            match self.claim.uphold(self.held.epoch).await {
+                Ok(_) => return,
+                Err(Loss::Unproven(_)) if Instant::now() < until => tokio::time::sleep(LIMIT / 10).await,
+                Err(loss) => panic!("{} lost what it won: {loss}", NODES[self.node]),
+            }
+        }
+    }
 }
 
 impl Track {
@@ -147,7 +164,7 @@ impl Track {
         let mut wins: BTreeMap<usize, usize> = BTreeMap::new();
         for _ in 0..rounds {
             let winner = self.race(dead, known).await;
-            winner.claim.uphold(winner.held.epoch).await.unwrap();
+            winner.upholds().await;
             *wins.entry(winner.node).or_default() += 1;
             (dead, known) = (Some(winner.node), winner.held.epoch);
             // It dies: nothing is given back, and nobody defends it any more.
@@ -184,23 +201,77 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// So many rounds, side by side on all disks of a target.
+async fn races(target: &Target, rounds: u64) {
+    let seed = setting("HA_SEED", 1);
+    let tracks: Vec<_> = (1..=TRACKS)
+        .map(|disk| {
+            let share = rounds / u64::from(TRACKS) + u64::from(u64::from(disk) <= rounds % u64::from(TRACKS));
+            tokio::spawn(Track::new(target, disk, seed).run(share as usize))
+        })
+        .collect();
+    let mut won = 0;
+    for track in tracks {
+        won += track.await.unwrap_or_else(|error| panic!("with HA_SEED={seed}: {error}"));
+    }
+    assert_eq!(won as u64, rounds);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_all_who_want_a_dead_holders_claim_exactly_one_gets_it() -> Result<()> {
     if !Target::is_installed() {
         return Ok(());
     }
-    let (rounds, seed) = (setting("HA_RACES", 1_000), setting("HA_SEED", 1));
-    let target = Target::start(TRACKS)?;
-    let tracks: Vec<_> = (1..=TRACKS)
-        .map(|disk| {
-            let share = rounds / u64::from(TRACKS) + u64::from(u64::from(disk) <= rounds % u64::from(TRACKS));
-            tokio::spawn(Track::new(&target, disk, seed).run(share as usize))
-        })
-        .collect();
-    let mut won = 0;
-    for track in tracks {
-        won += track.await.expect("a track of HA_SEED as given did well");
+    races(&Target::start(TRACKS)?, setting("HA_RACES", 1_000)).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_target_that_stops_for_moments_still_only_one_gets_it() -> Result<()> {
+    if !Target::is_installed() {
+        return Ok(());
     }
-    assert_eq!(won as u64, rounds);
+    let target = Target::start(TRACKS)?;
+    let stopping = async {
+        let mut random = Random(setting("HA_SEED", 1));
+        loop {
+            tokio::time::sleep(Duration::from_millis(random.below(1_500) as u64)).await;
+            target.freeze().unwrap();
+            // Up to twice as long as a command may take.
+            tokio::time::sleep(Duration::from_millis(random.below(500) as u64)).await;
+            target.thaw().unwrap();
+        }
+    };
+    tokio::select! {
+        () = races(&target, setting("HA_RACES", 1_000) / 5) => {}
+        () = stopping => {}
+    }
+    Ok(())
+}
+
+/// S6: whatever the others believe, a holder that reaches the device keeps what it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_is_alive_is_never_preempted() -> Result<()> {
+    if !Target::is_installed() {
+        return Ok(());
+    }
+    let target = Target::start(1)?;
+    let track = Track::new(&target, 1, setting("HA_SEED", 1));
+    let wanted = |node, known| Acquire { beliefs: silent(node), known, adopt: None };
+    let claim = track.claim(0);
+    let held = claim.acquire(wanted(0, Epoch(0))).await.unwrap();
+    let holder = Winner { node: 0, claim, held };
+    for _ in 0..20 {
+        let holder = &holder;
+        let challenges = (1..NODES.len()).map(|node| {
+            let claim = track.claim(node);
+            async move { claim.acquire(wanted(node, holder.held.epoch)).await.map(drop) }
+        });
+        for refused in join_all(challenges).await {
+            assert!(matches!(refused, Err(Refusal::Held { .. } | Refusal::Unreachable(_))), "{refused:?}");
+        }
+        holder.upholds().await;
+    }
+    track.until_alone(&holder).await;
     Ok(())
 }
