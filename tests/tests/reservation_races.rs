@@ -8,6 +8,8 @@
 //!
 //! `HA_RACES=N` is the number of rounds (1,000); `HA_SEED=N` draws other nodes and other moments.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be had ends the test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,14 +134,14 @@ impl Track {
                 && let [key] = keys[..]
                 && reservation.held.and_then(|held| held.key) == Some(key)
             {
-                assert_eq!(self.owner_of(&winner.claim, key), Some(NODES[winner.node]));
+                assert_eq!(Track::owner_of(&winner.claim, key), Some(NODES[winner.node]));
                 return;
             }
             assert!(Instant::now() < until, "{} is not alone: {keys:?}, {reservation:?}", NODES[winner.node]);
         }
     }
 
-    fn owner_of(&self, claim: &ReservationClaim, key: Key) -> Option<&'static str> {
+    fn owner_of(claim: &ReservationClaim, key: Key) -> Option<&'static str> {
         let known = claim.keyring().decode(key)?;
         let name = claim.keyring().node(known.node)?;
         NODES.into_iter().find(|node| *node == name.as_str())

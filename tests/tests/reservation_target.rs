@@ -1,5 +1,7 @@
 //! The commands of reservations against a real target, tgtd: that they are accepted byte for byte, and what it answers.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be had ends the test")]
+
 use std::time::Duration;
 
 use ha_core::claim::reservation::device::{
