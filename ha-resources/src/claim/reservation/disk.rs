@@ -96,7 +96,10 @@ impl Disk {
     /// Opens what an operator named, and gives every command `limit`.
     ///
     /// First looks at it without touching it; then opens its paths, reads who it is, and sees that it has reservations. Changes nothing. Blocks
-    /// the caller for `limit` and a little more at most.
+    /// the caller for `limit` at most, and for a map a few seconds more if multipathd does not answer.
+    ///
+    /// While a machine starts, a name in `/dev/disk/by-id` can lead to one path before it leads to the map; then this fails with
+    /// [`OpenError::OnePath`], and succeeds a moment later.
     pub fn open(path: impl AsRef<Path>, limit: Duration) -> Result<Disk, OpenError> {
         let (system, path) = (System::default(), path.as_ref().to_owned());
         let whole = system.look_critically(&path)?;
@@ -107,6 +110,9 @@ impl Disk {
         }
         let mut watcher = Watcher::new(system, path.clone(), limit);
         let identity = watcher.open_first(&whole)?;
+        if let Some(map) = whole.multipath_map() {
+            watcher.registrar.ask(map.to_owned());
+        }
         let (tell, paths) = watch::channel(watcher.paths.clone());
         let no_thread = |error| OpenError::System { path: path.clone(), what: "looking after its paths", error };
         let registrar = watcher.registrar.clone();
@@ -227,7 +233,12 @@ impl Watcher {
     fn run(mut self, events: &Events, tell: &watch::Sender<Paths>) {
         while events.wait(LOOK_AGAIN) != Woken::ToStop {
             let found = match self.system.look(&self.path) {
-                Ok(whole) => self.open(&whole),
+                Ok(whole) => {
+                    if let Some(map) = whole.multipath_map() {
+                        self.registrar.map_is(map);
+                    }
+                    self.open(&whole)
+                }
                 Err(gone) => {
                     self.paths.clear();
                     Err(gone)
@@ -271,9 +282,6 @@ impl Watcher {
             }
         }
         self.paths.sort_by_key(|path| path.node.number);
-        if let Some(map) = whole.map.as_deref().filter(|_| whole.kind == Kind::Multipath) {
-            self.registrar.map_is(map);
-        }
         Ok(troubles)
     }
 

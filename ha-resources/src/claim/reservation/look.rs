@@ -70,6 +70,13 @@ pub(super) struct Whole {
     pub(super) map: Option<String>,
 }
 
+impl Whole {
+    /// What device-mapper calls it, if it is a multipath map.
+    pub(super) fn multipath_map(&self) -> Option<&str> {
+        self.map.as_deref().filter(|_| self.kind == Kind::Multipath)
+    }
+}
+
 impl System {
     /// What `path` leads to, if nothing speaks against using it that its user can change.
     pub(super) fn look_critically(&self, path: &Path) -> Result<Whole, OpenError> {

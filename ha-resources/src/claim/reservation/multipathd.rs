@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::mpsc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ha_core::claim::reservation::device::{Key, PowerLoss};
@@ -54,18 +54,33 @@ struct State {
     /// What is registered, as far as is known.
     latest: Option<Registration>,
     finding: Option<Finding>,
+    is_asking: bool,
 }
 
 /// The key, or none, and whether it survives loss of power.
 type Registration = (Option<Key>, PowerLoss);
 
 impl Registrar {
-    /// The disk is a map of this name now. Asks multipathd unless it is known to take keys, which may take seconds.
-    pub(super) fn map_is(&self, map: &str) {
-        if self.state().keeper.as_ref().is_some_and(|(known, _)| known == map) {
+    /// The disk is a map of this name now. Asks multipathd unless it is known to take keys, and does not wait for its answer.
+    pub(super) fn map_is(self: &Arc<Self>, map: &str) {
+        let mut state = self.state();
+        if state.is_asking || state.keeper.as_ref().is_some_and(|(known, _)| known == map) {
             return;
         }
-        let map = map.to_owned();
+        state.is_asking = true;
+        let (this, map) = (self.clone(), map.to_owned());
+        let ask = move || {
+            this.ask(map);
+            this.state().is_asking = false;
+        };
+        if let Err(error) = std::thread::Builder::new().name("ha-multipathd".to_owned()).spawn(ask) {
+            tracing::warn!(%error, "there is no thread for asking multipathd");
+            state.is_asking = false;
+        }
+    }
+
+    /// Asks multipathd whether it takes keys for this map, and waits for its answer, a few seconds at most.
+    pub(super) fn ask(&self, map: String) {
         let finding = match readiness() {
             Readiness::TakesKeys => match keeper(map.clone()) {
                 Ok(told) => {

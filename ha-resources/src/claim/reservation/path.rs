@@ -122,7 +122,11 @@ impl Link {
             return Err(Trouble::Changed);
         }
         let mut link = match candidate.driver {
-            Driver::Scsi => Link::Scsi(SgDevice::new(file, timeout)),
+            Driver::Scsi => {
+                let device = SgDevice::new(file, timeout);
+                device.check_permission().map_err(about("sending commands to it"))?;
+                Link::Scsi(device)
+            }
             Driver::Kernel => Link::Kernel(KernelDevice::new(file, timeout).map_err(about("opening it"))?),
             Driver::Nvme => Link::Nvme(NvmeDevice::open(file, timeout).map_err(about("asking for its namespace"))?),
         };

@@ -5,6 +5,7 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
 use std::time::Duration;
@@ -28,12 +29,29 @@ impl SgDevice {
     }
 }
 
+impl SgDevice {
+    /// An error if the kernel lets this process send no commands of reservations: it needs CAP_SYS_RAWIO.
+    pub(super) fn check_permission(&self) -> io::Result<()> {
+        let mut room = [0; 8];
+        // READ KEYS, which is refused like the others. How it ends otherwise will show.
+        let block = [0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0];
+        match sg_io(&self.file, &block, Transfer::In(&mut room), &mut [0; 252], milliseconds(self.timeout)) {
+            Err(error @ (Errno::EPERM | Errno::EACCES)) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn milliseconds(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
 impl Transport for SgDevice {
     fn execute(&mut self, command_block: &[u8], transfer: Transfer<'_>) -> Result<Ended, Failure> {
         // What a device may send at most (SPC-4, 4.5.1).
         let mut sense = [0; 252];
-        let timeout = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX).max(1);
-        let account = sg_io(&self.file, command_block, transfer, &mut sense, timeout).map_err(of_errno)?;
+        let account =
+            sg_io(&self.file, command_block, transfer, &mut sense, milliseconds(self.timeout)).map_err(of_errno)?;
         account.ended(&sense)
     }
 }
