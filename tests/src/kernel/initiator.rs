@@ -23,17 +23,23 @@ node.session.err_timeo.abort_timeout = 3
 node.session.err_timeo.lu_reset_timeout = 3
 ";
 
-/// Every path is used as long as it lives; with none left, I/O fails instead of waiting for ever.
+/// Every path is used as long as it lives; with none left, I/O fails instead of waiting for ever. These go before what multipathd knows of
+/// this target by itself. The key under which paths are registered is given to it by whoever registers the first.
 const MULTIPATH: &str = "\
 defaults {
     user_friendly_names no
     find_multipaths no
     polling_interval 1
-    no_path_retry fail
-    path_grouping_policy multibus
     reservation_key file
 }
-blacklist { devnode \"^ubd\" }
+overrides {
+    no_path_retry fail
+    path_grouping_policy multibus
+    fast_io_fail_tmo 5
+}
+blacklist {
+    devnode \"^ubd\"
+}
 ";
 
 /// Starts what a node needs to see the target's disks. They appear some time later.

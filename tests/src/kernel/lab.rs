@@ -98,7 +98,7 @@ impl KernelBuilder {
             .zip(&self.names)
             .map(|(last, name)| guest(name, last, Vec::new(), Role::Node(self.paths), self.memory))
             .collect();
-        let lab = KernelLab { nodes: nodes?, target, namespace, disks: self.disks.len(), _run: run };
+        let lab = KernelLab { nodes: nodes?, target, namespace, paths: self.paths, disks: self.disks.len(), _run: run };
         lab.target.power_on()?;
         for node in &lab.nodes {
             node.power_on()?;
@@ -135,6 +135,7 @@ pub struct KernelLab {
     nodes: Vec<Guest>,
     target: Guest,
     namespace: String,
+    paths: Paths,
     disks: usize,
     // The last to be dropped: it removes the folder that all the others use.
     _run: Run,
@@ -209,13 +210,18 @@ impl KernelLab {
         self.nodes.iter().for_each(|node| self.until_disks(node));
     }
 
-    /// Waits until a node sees every disk.
+    /// Waits until a node sees every disk, over each of its paths.
     pub fn until_disks(&self, node: &Guest) {
         for unit in 0..self.disks {
             let link = disk_link(unit);
-            eventually(&format!("{} sees {link}", node.name()), || {
-                node.shell(&format!("dd if={link} of=/dev/null count=1"))
-            });
+            let check = match self.paths {
+                Paths::One => format!("dd if={link} of=/dev/null count=1"),
+                Paths::Two => format!(
+                    "device=$(basename $(readlink -f {link})) && test $(ls /sys/block/$device/slaves | wc -l) = 2 \
+                     && ! multipathd show paths raw format '%t %m' | grep -v '^active' && dd if={link} of=/dev/null count=1"
+                ),
+            };
+            eventually(&format!("{} sees {link}", node.name()), || node.shell(&check).inspect_err(|_| pause()));
         }
     }
 }
