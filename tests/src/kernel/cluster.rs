@@ -43,21 +43,21 @@ impl ClaimKind {
 impl KernelCluster {
     /// Builds the laboratory, makes the filesystem and the configuration, starts the agents, and waits until the first node serves.
     pub fn with_ledger(builder: KernelBuilder, claim: ClaimKind) -> Result<Self> {
-        let resources = format!(
-            r#"        Process(name: "app", command: [{:?}, "{MOUNTED}/entries", "{SERVICE}"]),
-"#,
-            program("lab-ledger")?.to_string_lossy()
+        let app = program("lab-ledger")?;
+        let app = format!(
+            r#"Process(name: "app", command: [{:?}, "{MOUNTED}/entries", "{SERVICE}"])"#,
+            app.to_string_lossy()
         );
-        let cluster = KernelCluster::configured(builder, claim, &resources)?;
+        let cluster = KernelCluster::configured(builder.ext4(|_| Ok(())), claim, &app)?;
         cluster.start()?;
         cluster.until_placed(LEDGER, cluster.lab.nodes()[0].name());
         Ok(cluster)
     }
 
-    /// As [`KernelCluster::serving`], with other resources on top of the filesystem and the address, and with no agent started.
-    pub fn configured(builder: KernelBuilder, claim: ClaimKind, resources: &str) -> Result<Self> {
+    /// As [`KernelCluster::with_ledger`], with another resource on top of the filesystem and the address, and with no agent started.
+    pub fn configured(builder: KernelBuilder, claim: ClaimKind, app: &str) -> Result<Self> {
         let ha = program("ha")?.to_string_lossy().into_owned();
-        let builder = if claim == ClaimKind::LockArea { builder.disks(&[256, 16]) } else { builder };
+        let builder = if claim == ClaimKind::LockArea { builder.another_disk(16) } else { builder };
         let lab = builder.agent(&[&ha, "--config", CONFIG, "run", "--node", "{node}"]).boot()?;
         let cluster = Cluster { lab, ha };
         let nodes = cluster.lab.nodes();
@@ -67,10 +67,13 @@ impl KernelCluster {
     name: "{LEDGER}",
     nodes: {names:?},
     claim: {},
+    decline_for: "10s",
+    settle: "1s",
     resources: [
         Filesystem(name: "data", device: {:?}, at: "{MOUNTED}", fstype: "ext4", mount_point: Created),
         Address(name: "vip", address: "10.77.0.100/24", interface: "eth0"),
-{resources}    ],
+        {app},
+    ],
 )
 "#,
             claim.text(),
@@ -88,8 +91,6 @@ impl KernelCluster {
         for other in &nodes[1..] {
             fs::copy(first.dir().join("etc/keys"), other.dir().join("etc/keys")).to("hand out the keys")?;
         }
-        first
-            .shell(&format!("mkfs.ext4 -q -F -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 {}", disk_link(0)))?;
         if claim == ClaimKind::LockArea {
             cluster.ask(first.name(), &["lock-area", "init", "main"])?;
         }
@@ -105,12 +106,18 @@ impl KernelCluster {
     pub fn judge(&self, client: LedgerClient) -> Result<Vec<String>> {
         let acknowledged = client.end();
         let by = acknowledged.last().ok_or_else(|| Trouble::new("nothing was ever acknowledged"))?.node.clone();
-        self.ask(&by, &["stop", LEDGER])?;
-        let node = self.lab.node(&by);
-        // A mount that ended in order left nothing to be replayed: whatever is wrong now is damage.
-        node.shell(&format!("e2fsck -fn {}", disk_link(0)))?;
+        let node = self.stop_and_check(&by)?;
         let entries = node.shell(&format!("debugfs -R 'cat entries' {} 2>/dev/null", disk_link(0)))?;
         judge(&entries, &acknowledged)
+    }
+
+    /// Takes the hierarchy out of service, as asked of a node, and has that node check the filesystem.
+    pub fn stop_and_check(&self, node: &str) -> Result<&Guest> {
+        self.ask(node, &["stop", LEDGER])?;
+        let node = self.lab.node(node);
+        // A mount that ended in order left nothing to be replayed: whatever is wrong now is damage.
+        node.shell(&format!("e2fsck -fn {}", disk_link(0)))?;
+        Ok(node)
     }
 
     /// What shows that it took place: the longest time without an answer, for people who read the test's output.

@@ -30,6 +30,7 @@ pub struct KernelBuilder {
     memory: u32,
     persistence: Persistence,
     agent: Vec<String>,
+    contents: Option<fn(&Path) -> Result<()>>,
 }
 
 impl KernelBuilder {
@@ -47,6 +48,13 @@ impl KernelBuilder {
         self
     }
 
+    /// One shared disk more, of so many MiB.
+    #[must_use]
+    pub fn another_disk(mut self, size: u64) -> Self {
+        self.disks.push(size);
+        self
+    }
+
     /// The memory of each node in MiB. Default 256.
     #[must_use]
     pub fn memory(mut self, mebibytes: u32) -> Self {
@@ -61,6 +69,13 @@ impl KernelBuilder {
         self
     }
 
+    /// Has the first disk begin as an ext4 filesystem of what `fill` puts into the empty folder that it is given.
+    #[must_use]
+    pub fn ext4(mut self, fill: fn(&Path) -> Result<()>) -> Self {
+        self.contents = Some(fill);
+        self
+    }
+
     /// Builds it, with the target and every node turned on and every disk seen on every node. No agent is started.
     pub fn boot(self) -> Result<KernelLab> {
         needs(self.paths)?;
@@ -72,6 +87,17 @@ impl KernelBuilder {
             let path = run.dir.join(format!("disk{number}"));
             fs::File::create(&path).and_then(|file| file.set_len(size << 20)).to("create a disk")?;
             disks.push(path);
+        }
+        if let (Some(fill), Some(disk)) = (self.contents, disks.first()) {
+            let contents = run.dir.join("contents");
+            fs::create_dir(&contents).to("make a folder for the disk's contents")?;
+            fill(&contents)?;
+            let (from, to) = (contents.to_string_lossy(), disk.to_string_lossy());
+            crate::command::run(
+                "mkfs.ext4",
+                &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-d", &from, &to],
+            )?;
+            fs::remove_dir_all(&contents).to("remove the disk's contents")?;
         }
         let guest = |name: &str, last: u8, disks, role, memory| -> Result<Guest> {
             let dir = run.dir.join(name);
@@ -151,6 +177,7 @@ impl KernelLab {
             memory: 256,
             persistence: Persistence::Kept,
             agent: Vec::new(),
+            contents: None,
         }
     }
 

@@ -9,7 +9,9 @@
 //! host's kernel.
 
 pub mod cluster;
+pub mod database;
 pub mod device;
+pub mod fault;
 pub mod guest;
 pub mod init;
 mod initiator;
@@ -22,6 +24,8 @@ pub mod stamp;
 mod target;
 
 pub use cluster::{ClaimKind, KernelCluster};
+pub use database::DatabaseClient;
+pub use fault::Fault;
 pub use guest::{Guest, Running};
 pub use lab::{KernelBuilder, KernelLab};
 pub use ledger::LedgerClient;
