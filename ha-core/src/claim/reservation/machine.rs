@@ -366,7 +366,21 @@ impl Machine {
             self.phase = Phase::Idle;
             return self.reply(Reply::Refused(refusal));
         }
-        self.give_up(Some(refusal));
+        self.back_out(refusal);
+    }
+
+    /// Gives back what was taken, unless resources of an earlier life run on it: they are stopped first (invariant S5).
+    fn back_out(&mut self, refusal: Refusal) {
+        match &self.current {
+            Some((_, Request::Acquire(Acquire { adopt: Some(_), .. }))) => {
+                for place in 0..self.lanes.len() {
+                    self.set_goal(place, Goal::Nothing);
+                }
+                self.phase = Phase::Idle;
+                self.reply(Reply::Refused(refusal));
+            }
+            _ => self.give_up(Some(refusal)),
+        }
     }
 
     fn lost(&mut self, loss: Loss) {
@@ -380,7 +394,7 @@ impl Machine {
                 Loss::GivenUp(why) | Loss::Unproven(why) => Refusal::Unreachable(why.clone()),
                 Loss::Taken(_) => Refusal::Raced,
             };
-            return self.give_up(Some(refusal));
+            return self.back_out(refusal);
         }
         if let Some((_, Request::Fence(_))) = self.current {
             self.reply(Reply::Refused(Refusal::Unfit(loss.to_string())));

@@ -101,6 +101,11 @@ impl Take {
         self.settle = Some(self.settle.map_or(until, |before| before.max(until)));
     }
 
+    /// Resources run here that were begun under an earlier tenure.
+    pub(super) fn adopts(&self) -> bool {
+        self.request.as_ref().is_some_and(|request| request.adopt.is_some())
+    }
+
     fn belief(&self, node: &NodeName) -> Belief {
         let told = self.request.as_ref().map(|request| request.beliefs.get(node).copied().unwrap_or(Belief::Lost));
         match told {
@@ -129,7 +134,7 @@ impl Lane {
 
     fn next_of_take(&mut self, take: &mut Take, common: &Common, now: Time) -> Step {
         if let Some(refusal) = &take.refusal {
-            return self.clear_away(refusal.clone());
+            return self.clear_away(refusal.clone(), take.adopts());
         }
         if self.steps > STEPS_MAX {
             return refuse(take, Refusal::Unreachable(format!("{}: its state keeps changing", self.name)));
@@ -393,11 +398,11 @@ impl Lane {
         }
     }
 
-    /// Unregisters where something was registered, and then refuses.
-    fn clear_away(&self, refusal: Refusal) -> Step {
+    /// Unregisters where something was registered, and then refuses. A node whose leftovers run keeps what it has until they are stopped.
+    fn clear_away(&self, refusal: Refusal, adopts: bool) -> Step {
         let left = |path: &Path| path.touched && path.failed.is_none() && path.registration != Registration::None;
         match self.paths.iter().position(left) {
-            Some(path) if self.steps <= 2 * STEPS_MAX && !mutation::is_on(Mutation::StayRegistered) => {
+            Some(path) if !adopts && self.steps <= 2 * STEPS_MAX && !mutation::is_on(Mutation::StayRegistered) => {
                 self.unregister(path)
             }
             _ => Step::End(End::Refused(refusal)),

@@ -11,7 +11,7 @@ use crate::claim::reservation::machine::{CommandId, Config, Effect, Input, Machi
 use crate::claim::reservation::timing::ReservationTiming;
 use crate::claim::{Acquire, Belief, Loss, Refusal};
 use crate::name::{ClusterName, Epoch, NodeName};
-use crate::sim::scsi::{Device, First, Lba, Nexus, Reply as DeviceReply, Request as Ask, Stamp, Store, Target, TaskId};
+use crate::sim::scsi::{Device, First, Lba, Login, Nexus, Reply as DeviceReply, Request as Ask, Stamp, Store, Target, TaskId};
 use crate::time::Time;
 
 const MS: u64 = 1_000_000;
@@ -113,6 +113,8 @@ struct Node {
     disturbed: u64,
     /// What it was asked to release last.
     released: Epoch,
+    /// It ran something without having the claim when a device forgot whom it keeps out.
+    excused: bool,
     /// The greatest epoch that it had, which it keeps.
     record: Epoch,
     asked_at: u64,
@@ -203,6 +205,7 @@ impl World {
                 had_arbiter: false,
                 disturbed: 0,
                 released: Epoch::ZERO,
+                excused: false,
                 record: Epoch::ZERO,
                 asked_at: 0,
                 writes: Vec::new(),
@@ -312,6 +315,7 @@ impl World {
                     return self.fail(format!("n{node} was told that it has the claim, and never had the arbiter"));
                 }
                 n.runs = Some(held.epoch);
+                n.excused = false;
                 if adopted {
                     self.stats.adopted += 1;
                     return;
@@ -345,9 +349,10 @@ impl World {
                     n.runs = None;
                 }
                 let undisturbed = n.disturbed + 10_000 * MS < self.now;
+                let remembers = self.plan.target.login == Login::Same;
                 let registered = |d: &Device| d.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
                 let n = &self.nodes[node];
-                if n.runs.is_none() && undisturbed && self.plan.calm && self.devices.iter().any(registered) {
+                if n.runs.is_none() && undisturbed && self.plan.calm && remembers && self.devices.iter().any(registered) {
                     self.fail(format!("n{node} was refused, and is registered still: {refusal}"));
                 }
             }
@@ -355,6 +360,7 @@ impl World {
             (Asked::Release, Reply::Refused(_)) => {
                 // The engine tries again after a second.
                 let life = self.nodes[node].life;
+                self.nodes[node].asked = Some((RequestId(0), Asked::Release));
                 self.at(self.now + 1_000 * MS, Event::ReleaseAgain { node, life });
             }
             (_, reply) => self.fail(format!("n{node} was answered beside the question: {reply:?}")),
@@ -406,7 +412,7 @@ impl World {
         }
         let Some((tenant, _)) = self.tenant.filter(|(tenant, _)| self.nodes[*tenant].runs.is_some()) else { return };
         for other in (0..self.plan.nodes).filter(|other| *other != tenant) {
-            if self.nodes[other].runs.is_none() {
+            if self.nodes[other].runs.is_none() || self.nodes[other].excused {
                 continue;
             }
             for device in 0..self.plan.devices {
@@ -532,6 +538,11 @@ impl World {
         let device = self.rng.below(self.plan.devices as u64) as usize;
         self.say(|| format!("disk{device} loses power"));
         self.devices[device].lose_power();
+        // A device that forgets whom it keeps out lets everybody write until its holder is back; nothing can be done about that.
+        let tenant = self.tenant.map(|(tenant, _)| tenant);
+        for (i, node) in self.nodes.iter_mut().enumerate() {
+            node.excused |= Some(i) != tenant;
+        }
         self.forget();
         let back = self.now + self.rng.below(4_000) * MS;
         self.disturb_all(back - self.now + LIMIT);
@@ -592,7 +603,7 @@ impl World {
             Event::Land { node, device, task } => self.land(node, device, task),
             Event::Engine { node } => self.engine(node),
             Event::ReleaseAgain { node, life } => {
-                if self.nodes[node].up && self.nodes[node].life == life && self.nodes[node].asked.is_none() {
+                if self.nodes[node].up && self.nodes[node].life == life {
                     self.ask(node, Asked::Release);
                 }
             }
@@ -683,7 +694,7 @@ impl World {
         }
         self.stats.writes += 1;
         let tenant = self.tenant.filter(|(tenant, _)| self.nodes[*tenant].runs.is_some());
-        if let Some((tenant, epoch)) = tenant.filter(|(tenant, _)| *tenant != node) {
+        if let Some((tenant, epoch)) = tenant.filter(|(tenant, _)| *tenant != node && !self.nodes[node].excused) {
             self.fail(format!(
                 "a write of n{node} landed on disk{device} while n{tenant} has the claim, epoch {epoch}"
             ));
