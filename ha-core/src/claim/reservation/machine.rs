@@ -319,7 +319,8 @@ impl Machine {
     /// Gives every device up: the others first, since who has the arbiter may take them.
     fn give_up(&mut self, why: Option<Refusal>) {
         self.phase = Phase::GivingUp(why);
-        let arbiter_first = mutation::is_on(Mutation::ArbiterFirst);
+        let holds = |lane: &Lane| matches!(lane.goal, Goal::Hold(_));
+        let arbiter_first = mutation::is_on(Mutation::ArbiterFirst) && self.lanes.iter().all(holds);
         let several = self.lanes.len() > 1;
         for (place, lane) in self.lanes.iter_mut().enumerate() {
             if (place == 0) == arbiter_first || !several {
@@ -332,7 +333,7 @@ impl Machine {
         match end {
             End::Taken(key) => self.taken(place, key, now),
             End::Refused(refusal) => self.refused(place, refusal),
-            End::Lost(loss) => self.lost(loss),
+            End::Lost(loss) => self.lost(place, loss),
             End::GivenUp => self.given_up(place, None),
             End::Stuck(why) => self.given_up(place, Some(why)),
         }
@@ -383,10 +384,10 @@ impl Machine {
         }
     }
 
-    fn lost(&mut self, loss: Loss) {
+    fn lost(&mut self, place: usize, loss: Loss) {
         if let Phase::GivingUp(_) = self.phase {
             // The arbiter was taken over while the others were given up: it goes the same way, at once.
-            return self.set_goal(0, Goal::GiveUp(GiveUp::default()));
+            return self.set_goal(place, Goal::GiveUp(GiveUp::default()));
         }
         let asked = matches!(self.current, Some((_, Request::Acquire(_))));
         if asked {

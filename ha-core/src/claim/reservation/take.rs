@@ -23,7 +23,8 @@ const DEFENDED: &str = "it is alive and defends its reservation";
 enum Blank {
     NotSeen,
     Waiting(Time),
-    Waited,
+    /// Since then.
+    Waited(Time),
 }
 
 /// Whether the holder defends itself.
@@ -218,7 +219,9 @@ impl Lane {
             None => {
                 let seen = self.keys().iter().filter_map(|key| known(*key)).map(|k| k.epoch);
                 let told = request.map(|request| request.known).into_iter().chain(adopt);
-                seen.chain(told).fold(take.floor, Epoch::max).next()
+                // The keys were read before the reservation, and may be older than its holder.
+                let holder = holder.map(|k| k.epoch).into_iter();
+                seen.chain(told).chain(holder).fold(take.floor, Epoch::max).next()
             }
         };
         let key = common.keyring.encode(ClusterKey { role: Role::Holder, node: common.me, epoch });
@@ -234,12 +237,17 @@ impl Lane {
                     return Step::Wait(until);
                 }
                 Blank::Waiting(until) if until > now => return Step::Wait(until),
-                Blank::Waiting(_) => {
-                    take.blank = Blank::Waited;
+                Blank::Waiting(until) => {
+                    take.blank = Blank::Waited(until);
                     self.forget();
                     return Step::Again;
                 }
-                Blank::Waited => {}
+                // Looked at so late that it may have lost its memory once more.
+                Blank::Waited(until) if until + common.timing.defend_interval() < self.seen_at => {
+                    take.blank = Blank::NotSeen;
+                    return Step::Again;
+                }
+                Blank::Waited(_) => {}
             }
         }
         if let Duel::Challenging { challenger, .. } | Duel::Judged { challenger, .. } = take.duel

@@ -152,6 +152,8 @@ pub(super) struct World {
     /// What nobody can read from a device any more.
     forgotten: Epoch,
     forgotten_at: u64,
+    /// Who has each device.
+    held: Vec<Option<usize>>,
     next: u64,
     faults: bool,
     acts: bool,
@@ -182,6 +184,7 @@ impl World {
             greatest: Epoch::ZERO,
             forgotten: Epoch::ZERO,
             forgotten_at: 0,
+            held: vec![None; plan.devices],
             next: 0,
             faults: !plan.calm,
             acts: true,
@@ -283,7 +286,8 @@ impl World {
             match effect {
                 Effect::Send { id, device, path, command } => {
                     let port = path.as_str().parse().unwrap();
-                    let lost = self.faults && self.rng.below(150) == 0;
+                    let rarely = if matches!(command, Command::Preempt { .. }) { 8 } else { 150 };
+                    let lost = self.faults && self.rng.below(rarely) == 0;
                     let when = self.now + self.latency();
                     if when > self.now + 100 * MS || lost {
                         self.nodes[node].disturbed = self.now + LIMIT * 2;
@@ -341,9 +345,6 @@ impl World {
                 self.stats.defended +=
                     u64::from(matches!(&refusal, Refusal::Held { why, .. } if why.contains("defends")));
                 self.stats.raced += u64::from(refusal == Refusal::Raced);
-                if self.nodes[node].had_arbiter {
-                    self.forget();
-                }
                 let n = &mut self.nodes[node];
                 if std::mem::take(&mut n.recalled) {
                     n.runs = None;
@@ -410,6 +411,12 @@ impl World {
         if let Some(holder) = self.holder(0) {
             self.nodes[holder].had_arbiter = true;
         }
+        for device in 0..self.plan.devices {
+            let held = self.holder(device);
+            if let (Some(before), None) = (std::mem::replace(&mut self.held[device], held), held) {
+                self.freed(device, before);
+            }
+        }
         let Some((tenant, _)) = self.tenant.filter(|(tenant, _)| self.nodes[*tenant].runs.is_some()) else { return };
         for other in (0..self.plan.nodes).filter(|other| *other != tenant) {
             if self.nodes[other].runs.is_none() || self.nodes[other].excused {
@@ -420,6 +427,17 @@ impl World {
                     return self.fail(format!("n{tenant} has the claim, and n{other} still writes to disk{device}"));
                 }
             }
+        }
+    }
+
+    /// A device that is free, or forgot whom it keeps out, lets everybody write, one that hangs since it was preempted too; no protocol
+    /// on the device can do anything about that. And the greatest epoch is not on it any more.
+    fn freed(&mut self, device: usize, before: usize) {
+        if device == 0 {
+            self.forget();
+        }
+        for (i, node) in self.nodes.iter_mut().enumerate() {
+            node.excused |= i != before;
         }
     }
 
@@ -538,11 +556,6 @@ impl World {
         let device = self.rng.below(self.plan.devices as u64) as usize;
         self.say(|| format!("disk{device} loses power"));
         self.devices[device].lose_power();
-        // A device that forgets whom it keeps out lets everybody write until its holder is back; nothing can be done about that.
-        let tenant = self.tenant.map(|(tenant, _)| tenant);
-        for (i, node) in self.nodes.iter_mut().enumerate() {
-            node.excused |= Some(i) != tenant;
-        }
         self.forget();
         let back = self.now + self.rng.below(4_000) * MS;
         self.disturb_all(back - self.now + LIMIT);
