@@ -11,7 +11,9 @@ use crate::claim::reservation::machine::{CommandId, Config, Effect, Input, Machi
 use crate::claim::reservation::timing::ReservationTiming;
 use crate::claim::{Acquire, Belief, Loss, Refusal};
 use crate::name::{ClusterName, Epoch, NodeName};
-use crate::sim::scsi::{Device, First, Lba, Login, Nexus, Reply as DeviceReply, Request as Ask, Stamp, Store, Target, TaskId};
+use crate::sim::scsi::{
+    Device, First, Lba, Login, Nexus, Reply as DeviceReply, Request as Ask, Stamp, Store, Target, TaskId,
+};
 use crate::time::Time;
 
 const MS: u64 = 1_000_000;
@@ -353,7 +355,8 @@ impl World {
                 let remembers = self.plan.target.login == Login::Same;
                 let registered = |d: &Device| d.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
                 let n = &self.nodes[node];
-                if n.runs.is_none() && undisturbed && self.plan.calm && remembers && self.devices.iter().any(registered) {
+                if n.runs.is_none() && undisturbed && self.plan.calm && remembers && self.devices.iter().any(registered)
+                {
                     self.fail(format!("n{node} was refused, and is registered still: {refusal}"));
                 }
             }
