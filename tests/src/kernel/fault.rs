@@ -96,7 +96,10 @@ impl Fault {
                 lab.target().power_off()?;
                 lab.target().power_on()?;
             }
-            Fault::Move => cluster.ask(&name, &["move", LEDGER, other]).to("move it").map(drop)?,
+            // Refused until the other, which may just have started, could serve.
+            Fault::Move => eventually("it is moved", || {
+                cluster.ask(&name, &["move", LEDGER, other]).map(drop).inspect_err(|_| pause())
+            }),
         }
         lab.until_up();
         for node in lab.nodes() {

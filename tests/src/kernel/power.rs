@@ -4,10 +4,12 @@
 //! processes of the host, which the kernel traces.
 
 use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -40,20 +42,68 @@ pub fn supply(path: &Path) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWPID).to("make the guest's namespace of processes")?;
         let mut guest = Command::new(&own).arg("boot").arg(path).stdin(Stdio::null()).spawn().to("start the guest")?;
         println!("{}", guest.id());
+        let mut resets = Resets::of(&spec)?;
         // No thread may wait for this: a process that unshares its processes cannot start threads.
-        let ended = loop {
+        let again = loop {
             if let Some(status) = guest.try_wait().to("watch the guest")? {
-                break status;
+                break status.code() == Some(i32::from(RESET));
             }
             if poll(&mut closed, 5_u8).is_ok_and(|ready| ready > 0) {
                 let _ = guest.kill();
+                let _ = guest.wait();
+                break false;
+            }
+            if resets.overdue() {
+                let _ = guest.kill();
+                let _ = guest.wait();
+                break true;
             }
         };
-        if ended.code() != Some(i32::from(RESET)) {
+        if !again {
             return Ok(());
         }
     }
 }
+
+/// How long a kernel may take to reset itself.
+const RESET_WITHIN: Duration = Duration::from_millis(500);
+
+/// Watches the console for a kernel that says that it resets itself. User Mode Linux sometimes hangs in the attempt (it ends devices that an
+/// interrupted program was using), where a machine's reset line would not ask it.
+struct Resets {
+    console: File,
+    words: Vec<u8>,
+    said: Option<Instant>,
+}
+
+impl Resets {
+    /// From here on.
+    fn of(spec: &Spec) -> Result<Self> {
+        let path = spec.dir.join("log/console");
+        let mut console = File::options().create(true).read(true).append(true).open(&path).to("open the console")?;
+        console.seek(SeekFrom::End(0)).to("find the console's end")?;
+        Ok(Resets { console, words: Vec::new(), said: None })
+    }
+
+    /// Whether the kernel has said so, and should have been gone by now.
+    fn overdue(&mut self) -> bool {
+        let before = self.words.len();
+        let _ = self.console.read_to_end(&mut self.words);
+        if self.words.len() > before {
+            let text = String::from_utf8_lossy(&self.words);
+            if RESETTING.iter().any(|words| text.contains(words)) {
+                self.said.get_or_insert_with(Instant::now);
+            }
+            // What may be the beginning of such words.
+            self.words.drain(..self.words.len().saturating_sub(64));
+        }
+        self.said.is_some_and(|said| said.elapsed() > RESET_WITHIN)
+    }
+}
+
+/// What the kernel says when a watchdog, sysrq or a panic resets it: `softdog.c`, `sysrq.c`, `panic.c`, `reboot.c`.
+const RESETTING: [&str; 4] =
+    ["Initiating system reboot", "sysrq: Resetting", "Kernel panic - not syncing", "reboot: Restarting system"];
 
 /// Becomes the guest's kernel. It dies with its power supply, whatever became of that.
 pub fn boot(path: &Path) -> Result<()> {
