@@ -43,8 +43,6 @@ pub(crate) enum Mutation {
     StayRegistered,
     /// The arbiter is given up before the other devices.
     ArbiterFirst,
-    /// A preemption that was not answered counts as carried out.
-    TakeUnknownForDone,
     /// What a preempted node had under way is not waited for, on a device that does not abort it.
     TrustPlainPreempt,
     /// A device that lost its memory is taken before its holder could come back to it.

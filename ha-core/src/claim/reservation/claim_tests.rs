@@ -11,6 +11,7 @@ use super::claim::{ReservationClaim, ReservationConfig, ReservationError};
 use super::device::{Answer, Command, Failure, Key, PathName, Ports, PowerLoss, ReservationDevice, ReservationType};
 use super::timing::ReservationTiming;
 use crate::claim::{Acquire, Belief, Claim, EarlyFailures, Held, Holder, Loss, Refusal, Tenure};
+use crate::mutation::Mutation;
 use crate::name::{ClusterName, Epoch, HierarchyName, NodeName};
 use crate::sim::scsi::{Device, Nexus, Reply, Request, Target};
 use crate::time::Time;
@@ -24,6 +25,14 @@ struct Wire {
     initiator: u16,
     ports: u16,
     dead: Arc<Mutex<bool>>,
+    /// What becomes of the next preemption, if it is not answered.
+    preemption: Arc<Mutex<Option<Fate>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Fate {
+    Lost,
+    CarriedOut,
 }
 
 const LIMIT: Duration = Duration::from_secs(3);
@@ -45,8 +54,18 @@ impl ReservationDevice for Wire {
             return Err(Failure::NoAnswer);
         }
         let nexus = Nexus { initiator: self.initiator, port: path.as_str().parse().unwrap() };
+        let fate = matches!(command, Command::Preempt { .. }).then(|| self.preemption.lock().unwrap().take()).flatten();
+        if let Some(fate) = fate {
+            if let Fate::CarriedOut = fate {
+                let _ = self.disk.lock().unwrap().run(nexus, Request::Reservation(command));
+            }
+            tokio::time::sleep(LIMIT).await;
+            return Err(Failure::NoAnswer);
+        }
         let mut disk = self.disk.lock().unwrap();
-        disk.connect(nexus);
+        if !disk.connect(nexus) {
+            return Err(Failure::Transport);
+        }
         match disk.run(nexus, Request::Reservation(command)).unwrap()? {
             Reply::Reservation(answer) => Ok(answer),
             other => panic!("{other:?}"),
@@ -77,21 +96,21 @@ fn config(name: &str) -> ReservationConfig {
 struct Lab {
     disks: Vec<Disk>,
     dead: Arc<Mutex<bool>>,
+    preemption: Arc<Mutex<Option<Fate>>>,
 }
 
 impl Lab {
     fn new(target: Target, disks: usize) -> Lab {
-        Lab {
-            disks: (0..disks).map(|_| Arc::new(Mutex::new(Device::new(target.clone())))).collect(),
-            dead: Arc::default(),
-        }
+        let disks = (0..disks).map(|_| Arc::new(Mutex::new(Device::new(target.clone())))).collect();
+        Lab { disks, dead: Arc::default(), preemption: Arc::default() }
     }
 
     fn devices(&self, name: &str, ports: u16, dead: &Arc<Mutex<bool>>) -> Vec<Arc<dyn ReservationDevice>> {
         let initiator = NODES.iter().position(|n| *n == name).unwrap() as u16 + 1;
         let wire = |(i, disk): (usize, &Disk)| {
             let (name, disk, dead) = (format!("disk{i}"), disk.clone(), dead.clone());
-            Arc::new(Wire { name, disk, initiator, ports, dead }) as Arc<dyn ReservationDevice>
+            let preemption = self.preemption.clone();
+            Arc::new(Wire { name, disk, initiator, ports, dead, preemption }) as Arc<dyn ReservationDevice>
         };
         self.disks.iter().enumerate().map(wire).collect()
     }
@@ -254,6 +273,43 @@ async fn a_claim_won_for_somebody_who_went_away_is_given_back() {
     assert!(gone.is_err(), "a device without a memory is left to its holder for a while");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((lab.registrations(), lab.held_keys()), (0, vec![None, None]));
+}
+
+/// Whether beta has the arbiter when it says so, with its preemption of a dead holder unanswered.
+async fn takes_over_with(fate: Fate) -> bool {
+    let lab = Lab::new(Target::standard(two_ports()), 1);
+    lab.claim("alpha").acquire(believing(Belief::Gone)).await.unwrap();
+    *lab.preemption.lock().unwrap() = Some(fate);
+    let beta = lab.claim("beta");
+    let held = beta.acquire(believing(Belief::Gone)).await;
+    let holder = lab.held_keys().remove(0).and_then(|key| beta.keyring().decode(key)).unwrap();
+    held.is_ok_and(|held| held.epoch == holder.epoch) && beta.inspect().await.unwrap().holder == Some(Holder::Me)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preemption_that_is_not_answered_is_read_back() {
+    assert!(takes_over_with(Fate::CarriedOut).await, "it is not sent for nothing");
+    assert!(takes_over_with(Fate::Lost).await, "it is sent again");
+}
+
+/// Whether alpha, which holds a device that forgets everything, has it still after somebody else asked for it at once.
+async fn survives_loss_of_power() -> bool {
+    let lab = Lab::new(Target::tgt(two_ports()), 1);
+    let (alpha, beta) = (lab.claim("alpha"), lab.claim("beta"));
+    let held = alpha.acquire(believing(Belief::Gone)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    lab.disks[0].lock().unwrap().lose_power();
+    lab.disks[0].lock().unwrap().restore_power();
+    let refused = beta.acquire(believing(Belief::Lost)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    refused.is_err() && alpha.uphold(held.epoch).await == Ok(Tenure::UntilRevoked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_comes_back_to_a_device_that_lost_its_memory() {
+    assert!(survives_loss_of_power().await);
+    let _on = Mutation::TakeBlankAtOnce.switch_on();
+    assert!(!survives_loss_of_power().await, "else whoever comes first takes it");
 }
 
 #[tokio::test(start_paused = true)]

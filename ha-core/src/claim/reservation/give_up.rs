@@ -45,13 +45,8 @@ impl Lane {
                 return self.register(path, key);
             }
             give_up.released = !give_up.released;
-            return Step::Send(
-                path,
-                match give_up.released {
-                    true => Command::Release { key, kind },
-                    false => Command::Preempt { key, victim: Some(key), kind, queued: Queued::Stay },
-                },
-            );
+            let preempt = Command::Preempt { key, victim: Some(key), kind, queued: Queued::Stay };
+            return Step::Send(path, if give_up.released { Command::Release { key, kind } } else { preempt });
         }
         let left = self.keys().iter().copied().find(|key| common.is_mine(*key));
         if let Some(key) = left.filter(|key| give_up.checked && give_up.swept != Some(*key)) {

@@ -81,7 +81,7 @@ impl Path {
 #[derive(Clone, Debug)]
 pub(super) enum Goal {
     Nothing,
-    Take(Take),
+    Take(Box<Take>),
     Hold(Hold),
     GiveUp(GiveUp),
 }
@@ -377,8 +377,7 @@ impl Lane {
                     path.again = if old { path.again } else { now + common.timing.defend_interval() };
                 }
             }
-            (Some(_), Err(_)) => self.doubt(place),
-            (None, Err(Failure::Conflict | Failure::UnitAttention(_))) => self.doubt(place),
+            (Some(_), Err(_)) | (None, Err(Failure::Conflict | Failure::UnitAttention(_))) => self.doubt(place),
             (None, _) => {}
         }
         if let (Goal::Take(take), Command::Preempt { victim: Some(victim), queued: Queued::Stay, .. }) =
@@ -387,13 +386,6 @@ impl Lane {
             && !mutation::is_on(Mutation::TrustPlainPreempt)
         {
             take.settle(now + self.limit);
-        }
-        if matches!((&self.goal, command, &result), (Goal::Take(_), Command::Preempt { .. }, Err(Failure::NoAnswer)))
-            && mutation::is_on(Mutation::TakeUnknownForDone)
-            && let (Command::Preempt { key, .. }, Some(reservation)) = (command, &mut self.reservation)
-        {
-            reservation.held = Some(Held { key: Some(*key), kind: common.kind });
-            return;
         }
         self.forget();
     }

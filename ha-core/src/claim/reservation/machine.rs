@@ -250,7 +250,7 @@ impl Machine {
                 self.loss = None;
                 self.phase = Phase::Taking;
                 let take = Take::arbiter(acquire.clone(), self.floor, now);
-                self.set_goal(0, Goal::Take(take));
+                self.set_goal(0, Goal::Take(Box::new(take)));
             }
             (Request::Release(epoch), _) => {
                 let role = Role::Holder;
@@ -349,7 +349,7 @@ impl Machine {
             self.key = Some(key);
             self.floor = self.floor.max(self.epoch().unwrap_or_default());
             for place in 1..self.lanes.len() {
-                self.set_goal(place, Goal::Take(Take::other(key, former)));
+                self.set_goal(place, Goal::Take(Box::new(Take::other(key, former))));
             }
         }
         if self.lanes.iter().all(|lane| matches!(lane.goal, Goal::Hold(_))) {

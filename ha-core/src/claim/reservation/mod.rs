@@ -20,7 +20,9 @@ pub use key::{ClusterKey, Keyring, NodeNumber, Role};
 pub use look::{PathReport, SeenKey, Shown, look, look_at_all};
 pub use timing::{ReservationTiming, TimingError};
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod claim_tests;
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod sim_tests;

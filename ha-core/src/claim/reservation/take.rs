@@ -161,7 +161,7 @@ impl Lane {
         };
         let first = self.held().and_then(|held| held.key);
         let touched = self.paths.iter().any(|path| path.touched);
-        if !touched && let Some(refusal) = self.leftovers_forbid(take, first, common) {
+        if !touched && let Some(refusal) = Self::leftovers_forbid(take, first, common) {
             return refuse(take, refusal);
         }
         take.first.get_or_insert(first);
@@ -185,7 +185,7 @@ impl Lane {
 
     /// What an earlier life left running would be let in again by any registration: it has to be stopped first, unless the reservation
     /// is this node's still.
-    fn leftovers_forbid(&self, take: &Take, holder: Option<Key>, common: &Common) -> Option<Refusal> {
+    fn leftovers_forbid(take: &Take, holder: Option<Key>, common: &Common) -> Option<Refusal> {
         take.request.as_ref().and_then(|request| request.adopt)?;
         match holder {
             Some(holder) if common.is_mine(holder) || take.former == Some(holder) => None,
@@ -276,10 +276,9 @@ impl Lane {
             return self.register(path, key);
         }
         if take.first != Some(Some(holder)) {
-            return match take.tried || take.first == Some(None) {
-                true => refuse(take, Refusal::Raced),
-                false => refuse(take, held_by(holder, common, "it has taken it since")),
-            };
+            let raced = take.tried || take.first == Some(None);
+            let since = || held_by(holder, common, "it has taken it since");
+            return refuse(take, if raced { Refusal::Raced } else { since() });
         }
         if former || known.is_some_and(|known| known.node == common.me) {
             if let Some(step) = self.take_own(take, key, holder, path, common) {

@@ -48,7 +48,7 @@ impl Plan {
             _ => standard,
         };
         let (nodes, devices) = (2 + rng.below(4) as usize, 1 + rng.below(3) as usize);
-        Plan { seed, nodes, devices, ports, target, calm: seed % 3 == 0, power: rng.below(2) == 0 }
+        Plan { seed, nodes, devices, ports, target, calm: seed.is_multiple_of(3), power: rng.below(2) == 0 }
     }
 }
 
@@ -447,10 +447,12 @@ impl World {
     /// Devices are given up with the arbiter last, where nothing goes wrong.
     fn check_order(&mut self, node: usize) {
         let releasing = matches!(self.nodes[node].asked, Some((_, Asked::Release)));
-        if releasing && self.plan.calm && self.holder(0) != Some(node) {
-            if let Some(device) = (1..self.plan.devices).find(|device| self.holder(*device) == Some(node)) {
-                self.fail(format!("n{node} has given the arbiter up, and holds disk{device}"));
-            }
+        if releasing
+            && self.plan.calm
+            && self.holder(0) != Some(node)
+            && let Some(device) = (1..self.plan.devices).find(|device| self.holder(*device) == Some(node))
+        {
+            self.fail(format!("n{node} has given the arbiter up, and holds disk{device}"));
         }
     }
 
