@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod exit;
 mod render;
+mod reservation;
 mod simulate;
 mod view;
 mod words;

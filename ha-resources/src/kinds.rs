@@ -8,6 +8,7 @@ use ha_core::hierarchy::{Fields, Kinds};
 use ha_core::name::LockAreaName;
 use ha_core::{Probe, Resource};
 
+use crate::claim::reservation::ReservationSpec;
 use crate::probe::{ExecProbe, ExecProbeSpec, Ping, PingSpec, Tcp, TcpSpec};
 use crate::resource::Directories;
 use crate::resource::address::{Address, AddressSpec};
@@ -49,6 +50,8 @@ impl ResourceDefinition {
 pub enum ClaimDefinition {
     /// A lease in the lock area of this name.
     LockArea(LockAreaName),
+    /// Persistent reservations of whole disks.
+    Reservation(ReservationSpec),
 }
 
 /// A probe as it was read.
@@ -83,7 +86,7 @@ impl Kinds for Builtin {
     }
 
     fn claim_kinds(&self) -> &[&'static str] {
-        &["LockArea"]
+        &["LockArea", "Reservation"]
     }
 
     fn probe_kinds(&self) -> &[&'static str] {
@@ -103,6 +106,7 @@ impl Kinds for Builtin {
     fn claim(&self, kind: &str, fields: &mut Fields<'_>) -> Option<ClaimDefinition> {
         match kind {
             "LockArea" => fields.only_or("name", "the name of a lock area of agent.ron").map(ClaimDefinition::LockArea),
+            "Reservation" => ReservationSpec::read(fields).map(ClaimDefinition::Reservation),
             _ => None,
         }
     }

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use ha_core::claim::lock_area::LeaseTiming;
+use ha_core::claim::reservation::device::Queued;
 use ha_core::hierarchy::Hierarchy;
+use ha_resources::claim::reservation::ReservationSpec;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -16,9 +18,10 @@ use crate::config::Config;
 pub(crate) struct Bounds {
     /// Contact counts as lost.
     pub(crate) detect_ms: u64,
-    /// The dead node's lease is proven to be over; runs beside the detection.
+    /// The dead node's lease is proven to be over; runs beside the detection. Zero for a reservation, which has no end of its own.
     pub(crate) lease_ms: u64,
-    /// The claim is taken: a dozen transfers, one round lost to another node included.
+    /// The claim is taken. For a lease a dozen transfers, one round lost to another node included; for a reservation also the challenge, in
+    /// which its holder could have defended it.
     pub(crate) claim_ms: u64,
     /// Every resource has started, or its time is over: the longest chain of time-outs.
     pub(crate) start_ms: u64,
@@ -31,16 +34,42 @@ impl Bounds {
     }
 }
 
-/// Works the bounds out. Without a readable area, with the times of agent.ron.
-pub(crate) fn bounds(config: &Config, area: Option<LeaseTiming>, hierarchy: &Hierarchy) -> Bounds {
-    let lease = area.unwrap_or_default();
+/// What a claim's bounds follow from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClaimTimes<'a> {
+    /// The times of a lock area.
+    Lease(LeaseTiming),
+    /// The times of a reservation, and what its disks do with the commands that a dead holder left in them.
+    Reservation(&'a ReservationSpec, Queued),
+}
+
+/// As long as a disk needs for a command about reservations, at most, if it works: what arrays need is milliseconds.
+const ANSWER: Duration = Duration::from_millis(100);
+
+impl ClaimTimes<'_> {
+    /// Until the lease is over, and to take the claim.
+    fn bounds(self) -> (Duration, Duration) {
+        match self {
+            // The slot is read once per renewal: the last change is seen late, and so is its standing still.
+            ClaimTimes::Lease(lease) => (lease.expires_after() + lease.renew() * 2, lease.renew() * 2),
+            ClaimTimes::Reservation(spec, queued) => {
+                let answer = ANSWER.min(spec.time_limit);
+                let taken = spec.timing.takeover_bound(spec.time_limit, answer, queued, spec.devices.len());
+                (Duration::ZERO, taken)
+            }
+        }
+    }
+}
+
+/// Works the bounds out.
+pub(crate) fn bounds(config: &Config, claim: ClaimTimes<'_>, hierarchy: &Hierarchy) -> Bounds {
+    let (lease, claim) = claim.bounds();
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     Bounds {
         // One beat may just have been sent, and one is due when the silence is noticed.
         detect_ms: ms(config.timing.dead_after + config.timing.interval),
-        // The slot is read once per renewal: the last change is seen late, and so is its standing still.
-        lease_ms: ms(lease.expires_after() + lease.renew() * 2),
-        claim_ms: ms(lease.renew() * 2),
+        lease_ms: ms(lease),
+        claim_ms: ms(claim),
         start_ms: ms(longest_chain(hierarchy)),
     }
 }

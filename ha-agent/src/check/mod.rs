@@ -11,16 +11,17 @@ mod tests;
 
 use std::time::Duration;
 
+use ha_core::claim::reservation::device::Queued;
 use ha_core::hierarchy::{Hierarchy, Loaded};
 use ha_core::name::NodeName;
-use ha_resources::kinds::Builtin;
+use ha_resources::kinds::{Builtin, ClaimDefinition};
 use ha_resources::resource::Directories;
 use serde::Serialize;
 
 use crate::config::{Config, WardenAct, WatchdogSettings};
 use crate::view::{Problem, Severity};
 
-pub(crate) use bounds::{Bounds, bounds};
+pub(crate) use bounds::{Bounds, ClaimTimes, bounds};
 
 /// A resource or probe that needs longer to say whether it could work is taken for one that could not.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -71,13 +72,20 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
     let directories = Directories::new(config.run_dir.clone(), config.log_dir.clone());
     let mut checked = Vec::new();
     for loaded in hierarchies {
-        protection(config, &loaded.hierarchy, &mut found);
-        let area =
-            areas.iter().find(|a| loaded.claim == ha_resources::kinds::ClaimDefinition::LockArea(a.name.clone()));
+        let claim = match &loaded.claim {
+            ClaimDefinition::LockArea(name) => {
+                protection(config, &loaded.hierarchy, &mut found);
+                // Without a readable area, with the usual times.
+                let area = areas.iter().find(|area| area.name == *name);
+                ClaimTimes::Lease(area.map(|area| area.timing).unwrap_or_default())
+            }
+            // Until it is shown that a disk aborts what a dead holder left in it, it is taken to finish that first.
+            ClaimDefinition::Reservation(spec) => ClaimTimes::Reservation(spec, Queued::Stay),
+        };
         checked.push(HierarchyCheck {
             name: loaded.hierarchy.name.to_string(),
             origin: loaded.origin.clone(),
-            bounds: bounds(config, area.map(|a| a.timing), &loaded.hierarchy),
+            bounds: bounds(config, claim, &loaded.hierarchy),
         });
         if loaded.hierarchy.nodes.contains(me) {
             readiness(loaded, &directories, &mut found).await;

@@ -89,13 +89,16 @@ fn render(report: &Report) -> String {
 
 fn bounds(hierarchy: &HierarchyCheck) -> String {
     let bounds = &hierarchy.bounds;
+    let lease = match bounds.lease_ms {
+        0 => String::new(),
+        lease => format!(" lease over {},", ago(lease)),
+    };
     format!(
-        "{} ({})\n  after the death of its node, at the latest: contact lost {}, lease over {}, claim held {},\n  \
+        "{} ({})\n  after the death of its node, at the latest: contact lost {},{lease} claim held {},\n  \
          then its resources have {} to start before the next node is tried\n\n",
         styled(HEAD, &hierarchy.name),
         styled(DIM, &hierarchy.origin),
         ago(bounds.detect_ms),
-        ago(bounds.lease_ms),
         ago(bounds.until_claimed_ms()),
         ago(bounds.start_ms),
     )

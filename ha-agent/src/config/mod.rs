@@ -7,6 +7,7 @@ mod agent;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -186,6 +187,7 @@ pub(crate) fn read(dir: &Path) -> Read {
             fits(config, loaded, &mut diagnostics);
         }
     }
+    no_device_twice(&reading.loaded, &mut diagnostics);
     Read { config, hierarchies: reading.loaded, diagnostics }
 }
 
@@ -202,6 +204,26 @@ pub(crate) fn read_whole(dir: &Path) -> Result<(Config, Vec<Loaded<Builtin>>, Di
     }
 }
 
+/// A reservation has one holder: what two hierarchies have reserved could only be in service for one of them.
+fn no_device_twice(hierarchies: &[Loaded<Builtin>], diagnostics: &mut Diagnostics) {
+    let mut seen: BTreeMap<&Path, &Loaded<Builtin>> = BTreeMap::new();
+    for loaded in hierarchies {
+        let ClaimDefinition::Reservation(spec) = &loaded.claim else { continue };
+        for device in &spec.devices {
+            let Some(other) = seen.insert(device, loaded) else { continue };
+            let message = format!(
+                "{} is claimed with {}, which hierarchy {} has reserved ({})",
+                loaded.hierarchy.name,
+                device.display(),
+                other.hierarchy.name,
+                other.origin
+            );
+            let help = "give each hierarchy disks of its own, or put what is on one disk into one hierarchy".to_owned();
+            diagnostics.add(&loaded.origin, Severity::Error, message, Some(help));
+        }
+    }
+}
+
 /// What only shows when a hierarchy is put beside `agent.ron`.
 fn fits(config: &Config, loaded: &Loaded<Builtin>, diagnostics: &mut Diagnostics) {
     let name = &loaded.hierarchy.name;
@@ -213,7 +235,7 @@ fn fits(config: &Config, loaded: &Loaded<Builtin>, diagnostics: &mut Diagnostics
             diagnostics.add(&loaded.origin, Severity::Error, message, None);
         }
     }
-    let ClaimDefinition::LockArea(area) = &loaded.claim;
+    let ClaimDefinition::LockArea(area) = &loaded.claim else { return };
     if !config.lock_areas.iter().any(|a| a.name == *area) {
         let known: Vec<&str> = config.lock_areas.iter().map(|a| a.name.as_str()).collect();
         let known = if known.is_empty() {

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use ha_core::driver::{Member, Node, Reload, ReloadReport};
 use ha_core::engine::{Command, Refused, Reply, Snapshot};
-use ha_core::hierarchy::Change;
+use ha_core::hierarchy::{Change, Loaded};
 use ha_core::name::NodeName;
 use ha_core::record::{Event, Timeline};
+use ha_resources::kinds::{Builtin, ClaimDefinition};
 use tokio::sync::broadcast;
 
 use super::parts::{self, Ground};
@@ -53,7 +54,7 @@ impl Agent for Running {
         let dir = self.dir.clone();
         let read = tokio::task::spawn_blocking(move || config::read_whole(&dir)).await.map_err(|e| e.to_string())?;
         let (config, hierarchies, _) = read.map_err(|failure| failure.what)?;
-        let names: Vec<String> = hierarchies.iter().map(|l| l.hierarchy.name.to_string()).collect();
+        let names = leased(&hierarchies);
         let members: Vec<Member> =
             hierarchies.into_iter().map(|loaded| self.ground.member(loaded)).collect::<Result<_, _>>()?;
         let keys = self.config.keys.as_deref().map(parts::keys).transpose().map_err(|failure| failure.what)?;
@@ -82,6 +83,12 @@ impl Agent for Running {
         let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
         leased.iter().map(|name| unprotected(name)).collect()
     }
+}
+
+/// The hierarchies whose claim is a lease.
+pub(super) fn leased(hierarchies: &[Loaded<Builtin>]) -> Vec<String> {
+    let leased = hierarchies.iter().filter(|loaded| matches!(loaded.claim, ClaimDefinition::LockArea(_)));
+    leased.map(|loaded| loaded.hierarchy.name.to_string()).collect()
 }
 
 fn unprotected(hierarchy: &str) -> Problem {

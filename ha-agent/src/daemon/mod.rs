@@ -126,7 +126,7 @@ async fn live(
         }
     }
     let ground = Arc::new(Ground::new(&config, &me, boot, &clock));
-    let leased = hierarchies.iter().map(|l| l.hierarchy.name.to_string()).collect();
+    let leased = agent::leased(&hierarchies);
     for loaded in hierarchies {
         builder = builder.member(ground.member(loaded).map_err(|e| Failure::new(Exit::BadInput, e))?);
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ha_core::claim::Claim;
 use ha_core::contact::KeyRing;
 use ha_core::driver::{Channel, Clock, Member, Watchdog};
 use ha_core::hierarchy::Loaded;
-use ha_core::name::{BootId, LockAreaName, NodeName};
+use ha_core::name::{BootId, HierarchyName, LockAreaName, NodeName};
 use ha_resources::channel::Udp;
 use ha_resources::fence::Reset;
 use ha_resources::fence::device::WatchdogDevice;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::config::{AreaSettings, Config, WardenAct, WatchdogSettings};
 use crate::exit::{Exit, Failure};
+use crate::reservation::{Common, LateReservation, Machine, Owners};
 
 /// What lasts for the whole life of an agent, and what hierarchies are built on.
 pub(super) struct Ground {
@@ -27,6 +29,11 @@ pub(super) struct Ground {
     pub(super) refused: watch::Receiver<Option<String>>,
     /// The lock areas.
     pub(super) areas: BTreeMap<LockAreaName, Area>,
+    /// What reservations are made with.
+    common: Common,
+    /// Whose disks are whose.
+    owners: Owners,
+    clock: Clock,
     /// Where resources leave what they need to remember.
     pub(super) directories: Directories,
 }
@@ -39,26 +46,45 @@ impl Ground {
         Ground {
             refused: told,
             areas: config.lock_areas.iter().map(begin).collect(),
+            common: Common {
+                cluster: config.cluster.clone(),
+                nodes: config.nodes.iter().map(|n| n.name.clone()).collect(),
+                node: node.clone(),
+            },
+            owners: Owners::default(),
+            clock: clock.clone(),
             directories: Directories::new(config.run_dir.clone(), config.log_dir.clone()),
         }
     }
 
     /// A hierarchy with its code. Touches nothing.
     pub(super) fn member(&self, loaded: Loaded<Builtin>) -> Result<Member, String> {
-        let ClaimDefinition::LockArea(name) = &loaded.claim;
-        let Some(area) = self.areas.get(name) else {
-            return Err(format!(
-                "{}: lock area {name} is new in agent.ron: restart the agent, services go on meanwhile",
-                loaded.hierarchy.name
-            ));
-        };
-        let claim = area.claim(loaded.hierarchy.name.clone());
+        let claim = self.claim(&loaded.hierarchy.name, &loaded.claim)?;
         Ok(Member {
             claim,
             resources: loaded.resources.into_iter().map(|r| r.build(&self.directories)).collect(),
             probes: loaded.probes.into_iter().map(ha_resources::kinds::ProbeDefinition::build).collect(),
             hierarchy: loaded.hierarchy,
         })
+    }
+
+    fn claim(&self, hierarchy: &HierarchyName, definition: &ClaimDefinition) -> Result<Arc<dyn Claim>, String> {
+        match definition {
+            ClaimDefinition::LockArea(name) => match self.areas.get(name) {
+                Some(area) => Ok(area.claim(hierarchy.clone())),
+                None => Err(format!(
+                    "{hierarchy}: lock area {name} is new in agent.ron: restart the agent, services go on meanwhile"
+                )),
+            },
+            ClaimDefinition::Reservation(spec) => Ok(Arc::new(LateReservation::new(
+                hierarchy.clone(),
+                spec.clone(),
+                self.common.clone(),
+                self.clock.clone(),
+                self.owners.clone(),
+                Arc::new(Machine),
+            ))),
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 //! Decides which of the outcomes deserve a word, and how bad each is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use ha_core::name::NodeName;
+use ha_core::name::{HierarchyName, NodeName};
 use ha_core::sim::WatchdogSetup;
 
 use super::trial::ms;
@@ -26,6 +27,7 @@ pub(crate) fn findings(stage: &Stage, outcomes: &[Outcome]) -> Vec<Problem> {
     found.extend(nobody_left(stage, outcomes));
     found.extend(left_alone(outcomes));
     found.extend(leases(stage, outcomes));
+    found.extend(stand_ins(stage));
     found.sort();
     found.dedup();
     found
@@ -127,13 +129,30 @@ fn because(served: &Served) -> String {
     if served.why.is_empty() { String::new() } else { format!(". {}", served.why.join(". ")) }
 }
 
+/// What is simulated otherwise than it is: reservations.
+fn stand_ins(stage: &Stage) -> Vec<Problem> {
+    let problem = |(name, length): (&HierarchyName, Duration)| Problem {
+        severity: Severity::Note,
+        about: name.to_string(),
+        what: format!(
+            "it is claimed by reservation, and a lease of {} stands in for that here, about as long as a silent holder is challenged: \
+             what is said of times and places holds, what is said of its disks (a lease that ends, a node that is reset) does not",
+            ago(ms(length))
+        ),
+        help: Some("`ha claim test` shows what the disks do, and `ha arm` that a holder can be cut off".to_owned()),
+    };
+    stage.stand_ins().map(problem).collect()
+}
+
 /// The longest wait for a lease in each lock area, if it is most of an outage.
 fn leases(stage: &Stage, outcomes: &[Outcome]) -> Vec<Problem> {
     let mut longest: BTreeMap<usize, (Spent, &Served, &Outcome)> = BTreeMap::new();
     for outcome in outcomes {
         for (served, setup) in outcome.hierarchies.iter().zip(&stage.setup.hierarchies) {
             let Some(spent) = served.spent else { continue };
-            let most = spent.claim_ms > spent.detect_ms + spent.start_ms && spent.claim_ms > LONG_LEASE_MS;
+            let most = !stage.is_stand_in(setup.area)
+                && spent.claim_ms > spent.detect_ms + spent.start_ms
+                && spent.claim_ms > LONG_LEASE_MS;
             if most && longest.get(&setup.area).is_none_or(|(other, ..)| other.claim_ms < spent.claim_ms) {
                 longest.insert(setup.area, (spent, served, outcome));
             }

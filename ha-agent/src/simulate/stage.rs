@@ -1,17 +1,20 @@
 //! From the files to a simulated cluster.
 //!
-//! Decides what stands for what the files do not say: how long starts and boots take, and which times a lock area has that names none.
+//! Decides what stands for what the files do not say: how long starts and boots take, and which times a lock area has that names none; and
+//! that a lease of about the same length stands in for a reservation.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ha_core::claim::lock_area::LeaseTiming;
+use ha_core::claim::reservation::device::Queued;
 use ha_core::hierarchy::{Hierarchy, Loaded};
 use ha_core::name::{ChannelName, HierarchyName, InvalidName, ResourceName};
 use ha_core::sim::{AreaSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup, World};
+use ha_resources::claim::reservation::ReservationSpec;
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 
-use crate::check::{Bounds, bounds};
+use crate::check::{Bounds, ClaimTimes, bounds};
 use crate::config::{Config, WatchdogSettings};
 use crate::exit::{Exit, Failure};
 use crate::simulate::Part;
@@ -41,6 +44,8 @@ pub(crate) struct Stage {
     pub(crate) assumed: Assumed,
     /// The computed bounds of each hierarchy, with the start times that are assumed.
     pub(crate) bounds: Vec<Bounds>,
+    /// The lock areas from this one on stand in for reservations.
+    areas: usize,
     starts: Vec<(HierarchyName, ResourceName, Duration)>,
 }
 
@@ -51,7 +56,13 @@ impl Stage {
         for part in assumed.starts.iter().filter_map(|(part, _)| part.as_ref()) {
             part.find(&setup)?;
         }
-        let mut stage = Stage { setup: Arc::new(setup), assumed, bounds: Vec::new(), starts: Vec::new() };
+        let mut stage = Stage {
+            setup: Arc::new(setup),
+            assumed,
+            bounds: Vec::new(),
+            areas: config.lock_areas.len(),
+            starts: Vec::new(),
+        };
         for (h, loaded) in hierarchies.iter().enumerate() {
             let hierarchy = stage.setup.hierarchies[h].hierarchy.clone();
             for resource in &hierarchy.resources {
@@ -60,9 +71,26 @@ impl Stage {
                 }
             }
             let timing = stage.setup.areas[stage.setup.hierarchies[h].area].header.timing;
-            stage.bounds.push(bounds(config, Some(timing), &assuming(&loaded.hierarchy, &stage.assumed)));
+            let claim = match &loaded.claim {
+                ClaimDefinition::LockArea(_) => ClaimTimes::Lease(timing),
+                ClaimDefinition::Reservation(spec) => ClaimTimes::Reservation(spec, Queued::Aborted),
+            };
+            stage.bounds.push(bounds(config, claim, &assuming(&loaded.hierarchy, &stage.assumed)));
         }
         Ok(stage)
+    }
+
+    /// The hierarchies that are claimed by a reservation, each with how long the lease is that stands in for it.
+    pub(crate) fn stand_ins(&self) -> impl Iterator<Item = (&HierarchyName, Duration)> {
+        self.setup.hierarchies.iter().filter(|h| self.is_stand_in(h.area)).map(|h| {
+            let timing = self.setup.areas[h.area].header.timing;
+            (&h.hierarchy.name, timing.expires_after())
+        })
+    }
+
+    /// Whether a lock area stands in for a reservation.
+    pub(crate) fn is_stand_in(&self, area: usize) -> bool {
+        area >= self.areas
     }
 
     /// A cluster in which every node is off. The same number gives the same run.
@@ -115,30 +143,55 @@ fn setup(config: &Config, hierarchies: &[Loaded<Builtin>]) -> Result<Setup, Inva
     let networks = config.nodes.iter().map(|node| node.addresses.len()).max().unwrap_or_default().max(1);
     let names: Vec<_> = config.nodes.iter().map(|node| node.name.clone()).collect();
     let room = u32::try_from(hierarchies.len()).unwrap_or(u32::MAX).max(16);
-    let areas = config.lock_areas.iter().map(|area| {
+    let mut areas = Vec::new();
+    for area in &config.lock_areas {
         let timing: LeaseTiming = area.timing.unwrap_or_default();
-        AreaSetup::new(area.name.as_str(), names.clone(), room, timing)
-    });
-    let of = |loaded: &Loaded<Builtin>| {
-        let ClaimDefinition::LockArea(name) = &loaded.claim;
-        HierarchySetup {
-            hierarchy: Arc::new(loaded.hierarchy.clone()),
-            area: config.lock_areas.iter().position(|area| area.name == *name).unwrap_or_default(),
-            probed: !loaded.probes.is_empty(),
-        }
-    };
+        areas.push(AreaSetup::new(area.name.as_str(), names.clone(), room, timing)?);
+    }
+    let mut staged = Vec::new();
+    for loaded in hierarchies {
+        let area = match &loaded.claim {
+            ClaimDefinition::LockArea(name) => {
+                config.lock_areas.iter().position(|area| area.name == *name).unwrap_or_default()
+            }
+            ClaimDefinition::Reservation(spec) => {
+                let timing = stand_in(config, spec);
+                areas.push(AreaSetup::new(&format!("reservation-{}", staged.len()), names.clone(), room, timing)?);
+                areas.len() - 1
+            }
+        };
+        let (hierarchy, probed) = (Arc::new(loaded.hierarchy.clone()), !loaded.probes.is_empty());
+        staged.push(HierarchySetup { hierarchy, area, probed });
+    }
+    let leased = hierarchies.iter().any(|loaded| matches!(loaded.claim, ClaimDefinition::LockArea(_)));
     Ok(Setup {
         cluster: config.cluster.clone(),
         nodes: names.iter().map(|name| NodeSetup { name: name.clone(), clock_ppm: 0 }).collect(),
-        hierarchies: hierarchies.iter().map(of).collect(),
+        hierarchies: staged,
         channels: (0..networks).map(|i| ChannelName::new(format!("net{i}"))).collect::<Result<_, _>>()?,
         timing: config.timing,
-        areas: areas.collect::<Result<_, _>>()?,
+        areas,
         watchdog: match config.watchdog {
             WatchdogSettings::Device { timeout, .. } => WatchdogSetup::Device { timeout },
             WatchdogSettings::Warden { .. } => WatchdogSetup::Warden,
+            // The disks cut a node off that lost its reservation, as a warden does with one that lost its lease.
+            WatchdogSettings::None if !leased => WatchdogSetup::Warden,
             WatchdogSettings::None => WatchdogSetup::None,
         },
         max_recoveries: config.max_recoveries.unwrap_or(RECOVERIES),
     })
+}
+
+/// A lease that takes about as long to be taken from a dead holder as the reservation does.
+fn stand_in(config: &Config, spec: &ReservationSpec) -> LeaseTiming {
+    let whole = |time: Duration| Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let challenge = spec.timing.challenge(spec.time_limit);
+    let watchdog = match config.watchdog {
+        WatchdogSettings::Device { timeout, .. } => timeout,
+        WatchdogSettings::Warden { .. } | WatchdogSettings::None => challenge / 4,
+    };
+    let margin = (challenge.max(watchdog) / 50).max(Duration::from_millis(1));
+    let deadline = challenge.saturating_sub(watchdog + margin).max(challenge / 4).max(Duration::from_millis(40));
+    let renew = (deadline / 4).min(spec.timing.defend_interval());
+    LeaseTiming::new(whole(renew), whole(deadline), whole(watchdog), whole(margin)).unwrap_or_default()
 }

@@ -89,6 +89,8 @@ impl Run {
         let name = member.hierarchy.name.clone();
         let mut incoming = BTreeMap::new();
         if let Some(parts) = self.parts.get(&name) {
+            // The same claim: the code that holds it goes on, and defends what it holds.
+            member.claim = parts.member.claim.clone();
             for (i, spec) in member.hierarchy.resources.iter().enumerate() {
                 let old = &parts.member;
                 let Some(k) = old.hierarchy.resources.iter().position(|r| r.name == spec.name) else { continue };

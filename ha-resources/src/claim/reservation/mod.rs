@@ -14,6 +14,7 @@ mod nvme;
 mod path;
 pub mod scsi;
 mod sg;
+mod spec;
 mod uevent;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use ha_core::claim::reservation::device::ReservationDevice;
 
 pub use disk::{Disk, Finding, Identity, check_distinct};
 pub use error::{Listed, OpenError};
+pub use spec::ReservationSpec;
 
 /// Opens the disk that an operator named, and gives every command `time_limit`. See [`Disk::open`].
 pub fn open(path: impl AsRef<Path>, time_limit: Duration) -> Result<Arc<dyn ReservationDevice>, OpenError> {

@@ -19,8 +19,8 @@ impl Designator {
         &self.0
     }
 
-    /// A name that the kernel gives, as in `/sys/block/nvme0n1/wwid`.
-    pub(in super::super) fn of_kernel(name: &str) -> Option<Designator> {
+    /// A name that the kernel gives, as in `/sys/block/nvme0n1/wwid`; none for an empty one.
+    pub fn of_kernel(name: &str) -> Option<Designator> {
         let name = name.trim();
         (!name.is_empty()).then(|| Designator(name.to_owned()))
     }

@@ -1,0 +1,139 @@
+//! Disks with reservations, as the daemon, `ha check` and `ha claim` use them.
+//!
+//! Decides how they are opened, and that no disk is two hierarchies'. Leaves what is registered on them to `ha-core`, and
+//! how they are commanded to `ha-resources`.
+
+mod late;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ha_core::claim::reservation::{ReservationConfig, ReservationDevice};
+use ha_core::name::{ClusterName, HierarchyName, NodeName};
+use ha_resources::claim::reservation::{Disk, Identity, OpenError, ReservationSpec};
+
+pub(crate) use late::LateReservation;
+
+/// A disk that was opened.
+pub(crate) struct Opened {
+    /// As it was named.
+    pub(crate) path: PathBuf,
+    /// What commands are sent to.
+    pub(crate) device: Arc<dyn ReservationDevice>,
+    /// Who it is.
+    pub(crate) identity: Identity,
+    /// What stands in nobody's way now, and may later.
+    pub(crate) findings: Vec<String>,
+}
+
+/// Opens disks: those of the machine, or simulated ones in tests.
+pub(crate) trait Opener: Send + Sync + 'static {
+    /// Opens one; blocks for a while. Changes nothing.
+    fn open(&self, path: &Path, time_limit: Duration) -> Result<Opened, OpenError>;
+}
+
+/// Opens the disks of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Machine;
+
+impl Opener for Machine {
+    fn open(&self, path: &Path, time_limit: Duration) -> Result<Opened, OpenError> {
+        let disk = Disk::open(path, time_limit)?;
+        let findings = disk.findings().iter().map(ToString::to_string).collect();
+        Ok(Opened { path: path.to_owned(), identity: disk.identity().clone(), findings, device: Arc::new(disk) })
+    }
+}
+
+/// Opens all disks of a claim, on a thread where that may take its time.
+pub(crate) async fn open_all(opener: Arc<dyn Opener>, spec: ReservationSpec) -> Result<Vec<Opened>, String> {
+    let open = move || {
+        let opened: Result<Vec<Opened>, OpenError> =
+            spec.devices.iter().map(|path| opener.open(path, spec.time_limit)).collect();
+        opened.and_then(distinct)
+    };
+    tokio::task::spawn_blocking(open).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
+/// Two names for one disk would make it its own arbiter's follower.
+fn distinct(disks: Vec<Opened>) -> Result<Vec<Opened>, OpenError> {
+    for (place, disk) in disks.iter().enumerate() {
+        if let Some(same) = disks.iter().take(place).find(|other| other.identity == disk.identity) {
+            let (one, other, identity) = (same.path.clone(), disk.path.clone(), disk.identity.clone());
+            return Err(OpenError::Same { one, other, identity });
+        }
+    }
+    Ok(disks)
+}
+
+/// What all claims by reservation of a node have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
+    /// The cluster.
+    pub(crate) cluster: ClusterName,
+    /// All nodes of the cluster: their numbers in the keys follow from it.
+    pub(crate) nodes: Vec<NodeName>,
+    /// This node.
+    pub(crate) node: NodeName,
+}
+
+impl Common {
+    /// How a hierarchy is claimed.
+    pub(crate) fn config(&self, hierarchy: HierarchyName, spec: &ReservationSpec) -> ReservationConfig {
+        ReservationConfig {
+            cluster: self.cluster.clone(),
+            node: self.node.clone(),
+            nodes: self.nodes.clone(),
+            hierarchy,
+            kind: spec.kind,
+            timing: spec.timing,
+        }
+    }
+}
+
+/// Which hierarchy's each disk is: a reservation has one holder, so a disk that two hierarchies name could have only one of them in service.
+#[derive(Clone, Default)]
+pub(crate) struct Owners(Arc<Mutex<BTreeMap<Identity, HierarchyName>>>);
+
+/// The disks of a hierarchy are its own for as long as this is there.
+pub(crate) struct Owned {
+    owners: Owners,
+    identities: Vec<Identity>,
+}
+
+impl Owners {
+    /// Notes whose the disks are. Refused, with the reason, if one is another hierarchy's; also for a moment while a definition of a hierarchy
+    /// takes the place of its former one.
+    pub(crate) fn own(&self, hierarchy: &HierarchyName, disks: &[Opened]) -> Result<Owned, String> {
+        let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for disk in disks {
+            if let Some(other) = owners.get(&disk.identity) {
+                return Err(same_disk(&disk.path, &disk.identity, other));
+            }
+        }
+        let identities: Vec<Identity> = disks.iter().map(|disk| disk.identity.clone()).collect();
+        owners.extend(identities.iter().map(|identity| (identity.clone(), hierarchy.clone())));
+        Ok(Owned { owners: self.clone(), identities })
+    }
+}
+
+/// What is wrong with a disk that is another hierarchy's.
+pub(crate) fn same_disk(path: &Path, identity: &Identity, other: &HierarchyName) -> String {
+    format!(
+        "{} is a disk of hierarchy {other} already ({identity}), and a reservation has one holder: give each hierarchy disks of its \
+         own, or put what is on one disk into one hierarchy",
+        path.display()
+    )
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let mut owners = self.owners.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for identity in &self.identities {
+            owners.remove(identity);
+        }
+    }
+}
