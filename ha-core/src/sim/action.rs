@@ -161,19 +161,62 @@ pub enum Behaviour {
 }
 
 impl Action {
-    /// Whether it breaks or disturbs nothing: a repair.
-    pub fn is_repair(&self) -> bool {
-        matches!(
-            self,
+    /// What kind of fault, or of operator's command, it is; none for a repair.
+    pub fn fault(&self) -> Option<&'static str> {
+        Some(match self {
+            Action::PowerOff(_) => "power lost",
+            Action::Freeze(_) => "machine frozen",
+            Action::KillAgent(_) => "agent killed",
+            Action::PauseAgent(_) => "agent paused",
+            Action::HangOperations(_) => "operations hang",
+            Action::Lag(_, by) if !by.is_zero() => "machine slow",
+            Action::Pressure(_, Pressure::High) => "machine under pressure",
+            Action::Cut { .. } => "network cut, one way",
+            Action::CutAll => "all networks cut",
+            Action::Weather(weather) if *weather != Weather::FAIR => "datagrams lost, doubled, late",
+            Action::Storage(_, Path::Slow(_)) => "storage slow",
+            Action::Storage(_, Path::Errors) => "storage answers with errors",
+            Action::Storage(_, Path::Hangs) => "storage hangs, then answers late",
+            Action::Storage(_, Path::Lost) => "path to storage lost",
+            Action::Crash { .. } => "resource crashes",
+            Action::Behave { how, .. } => return how.fault(),
+            Action::Utility { utility, .. } if *utility < 100 => "utility falls",
+            Action::Lacks { what: Some(_), .. } => "node lacks something",
+            Action::Ask { .. } => "operator's command",
+            Action::Reload { .. } => "reload",
+            Action::Upgrade { .. } => "upgrade",
             Action::PowerOn(_)
-                | Action::Thaw(_)
-                | Action::StartAgent(_)
-                | Action::ResumeAgent(_)
-                | Action::FreeOperations(_)
-                | Action::Join { .. }
-                | Action::HealNetwork
-                | Action::HealAll
-        )
+            | Action::Thaw(_)
+            | Action::StartAgent(_)
+            | Action::ResumeAgent(_)
+            | Action::FreeOperations(_)
+            | Action::Lag(..)
+            | Action::Pressure(_, Pressure::Calm)
+            | Action::Join { .. }
+            | Action::HealNetwork
+            | Action::Weather(_)
+            | Action::Storage(_, Path::Good)
+            | Action::Utility { .. }
+            | Action::Lacks { what: None, .. }
+            | Action::HealAll => return None,
+        })
+    }
+}
+
+impl Behaviour {
+    fn fault(self) -> Option<&'static str> {
+        Some(match self {
+            Behaviour::Well => return None,
+            Behaviour::StartFails => "start fails",
+            Behaviour::StartHangs => "start hangs",
+            Behaviour::StopFails => "stop fails",
+            Behaviour::StopHangs => "stop hangs",
+            Behaviour::Unkillable => "resource cannot be killed",
+            Behaviour::MonitorBad => "monitor finds it bad",
+            Behaviour::MonitorHangs => "monitor hangs",
+            Behaviour::MonitorLies => "monitor lies",
+            Behaviour::Crashes(_) => "crashes again and again",
+        })
     }
 }
 

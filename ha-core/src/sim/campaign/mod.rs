@@ -7,6 +7,7 @@ mod cluster;
 mod minimise;
 #[cfg(test)]
 mod mutations;
+mod totals;
 mod trouble;
 
 use std::fmt::Write;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use minimise::minimise;
+pub use totals::Totals;
 
 use super::{Action, Draws, Moment, Setup, Stats, Violation, World};
 
