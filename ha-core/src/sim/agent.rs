@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::apply::revision;
+use super::clock::Moment;
 use super::liveness::Line;
 use super::node::{Agent, ForAgent, ForMachine, Part, Real, Written};
 use super::programs::Order;
@@ -144,9 +145,12 @@ impl World {
         self.carry(n);
     }
 
-    pub(super) fn engine_due(&mut self, n: usize) {
+    pub(super) fn engine_due(&mut self, n: usize, at: Moment) {
         let time = self.nodes[n].time(self.now);
         let Some(agent) = &mut self.nodes[n].agent else { return };
+        if agent.due_at != Some(at) {
+            return;
+        }
         agent.due_at = None;
         agent.called_for = agent.engine.next_deadline().filter(|at| *at <= time);
         if agent.engine.next_deadline().is_some_and(|at| at <= time) {
@@ -205,7 +209,7 @@ impl World {
             }
             if agent.due_at.is_none_or(|due| at < due) {
                 agent.due_at = Some(at);
-                self.for_agent_at(n, at, ForAgent::Due);
+                self.for_agent_at(n, at, ForAgent::Due(at));
             }
         }
     }
@@ -373,7 +377,7 @@ impl World {
         if !std::mem::take(&mut agent.feed_now) {
             if std::mem::take(&mut agent.feed_soon) {
                 agent.feed_now = true;
-                self.for_agent_at(n, now + FEED_SOON, ForAgent::Due);
+                self.for_agent_at(n, now + FEED_SOON, ForAgent::Feed);
             }
             return;
         }

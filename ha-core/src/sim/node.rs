@@ -138,14 +138,16 @@ pub(super) enum Waiting {
 /// What happens to an agent.
 pub(super) enum ForAgent {
     Input(Input),
-    /// Something is due in the engine.
-    Due,
+    /// Something is due in the engine, if this is still the moment at which it wants to be called.
+    Due(Moment),
+    /// The watchdog is to be told soon of what began.
+    Feed,
     /// Twice a second.
     Tick,
     /// A transfer of a lock area was answered.
     Disk(usize, crate::claim::lock_area::machine::Input),
-    /// Something is due in a lock area's machine, or was asked of it.
-    AreaDue(usize),
+    /// Something is due in a lock area's machine, or was asked of it, if this is still the moment at which it wants to be called.
+    AreaDue(usize, Moment),
     /// A question to a claim was not answered in time.
     Unanswered(usize, crate::claim::lock_area::machine::RequestId),
     /// The time of an operation is over.

@@ -107,7 +107,14 @@ impl World {
         let Some(on_node) = self.area_of(node, area) else { return };
         if on_node.due_at.is_none_or(|due| at < due) {
             on_node.due_at = Some(at);
-            self.for_agent_at(node, at, ForAgent::AreaDue(area));
+            self.for_agent_at(node, at, ForAgent::AreaDue(area, at));
+        }
+    }
+
+    pub(super) fn area_is_due(&mut self, node: usize, area: usize, at: Moment) {
+        let Some(on_node) = self.area_of(node, area) else { return };
+        if on_node.due_at == Some(at) {
+            self.area_input(node, area, AreaInput::Tick);
         }
     }
 

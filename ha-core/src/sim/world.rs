@@ -379,10 +379,11 @@ impl World {
         }
         match what {
             ForAgent::Input(input) => self.engine_input(node, input),
-            ForAgent::Due => self.engine_due(node),
+            ForAgent::Due(at) => self.engine_due(node, at),
+            ForAgent::Feed => self.carry(node),
             ForAgent::Tick => self.tick(node),
             ForAgent::Disk(area, input) => self.area_input(node, area, input),
-            ForAgent::AreaDue(area) => self.area_input(node, area, AreaInput::Tick),
+            ForAgent::AreaDue(area, at) => self.area_is_due(node, area, at),
             ForAgent::Unanswered(area, id) => self.unanswered(node, area, id),
             ForAgent::TimedOut(flight, after) => self.flight_timed_out(node, flight, after),
             ForAgent::Ends => self.kill_agent(node),

@@ -20,7 +20,7 @@ pub struct Totals {
     pub node_time: Duration,
     /// Events of the simulation, after each of which every invariant was looked at.
     pub events: u64,
-    /// How often a hierarchy came into service on another node than before.
+    /// Claims given that another node had.
     pub takeovers: u64,
     /// How often a machine reset itself.
     pub resets: u64,
