@@ -2,14 +2,14 @@
 //!
 //! `cargo run --release -p ha-core --features sim --example campaign -- small|large FIRST_SEED COUNT|DURATION` runs that many seeds, or as many
 //! as go into that time of this machine's processor, for example `2h`. It ends with status 1 if anything was wrong; `... -- story small|large
-//! SEED [RUNS]` then tells what led to it, made smaller in so many runs.
+//! SEED [RUNS]` then tells what led to it, made smaller in so many runs; `... -- lines small|large SEED WORD` every line of the run with a word in it.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ha_core::sim::campaign::{Plan, Size, Telling, Totals, minimise};
 
-const USAGE: &str = "expected: small|large FIRST_SEED COUNT|DURATION, or: story small|large SEED [RUNS]";
+const USAGE: &str = "expected: small|large FIRST_SEED COUNT|DURATION, or: story small|large SEED [RUNS], or: lines small|large SEED WORD";
 /// A figure is printed so often.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -85,6 +85,14 @@ fn main() -> ExitCode {
             let runs = words.get(3).and_then(|word| number(word)).unwrap_or(300) as usize;
             if let (Some(size), Some(seed)) = (size(word), number(seed)) {
                 println!("{}", minimise(&Plan::new(seed, &size), runs).story());
+                return ExitCode::SUCCESS;
+            }
+        }
+        ["lines", word, seed, with] => {
+            if let (Some(size), Some(seed)) = (size(word), number(seed)) {
+                let outcome = Plan::new(seed, &size).run(Telling::Story);
+                let lines = outcome.story.iter().map(ToString::to_string).filter(|line| line.contains(with));
+                lines.for_each(|line| println!("{line}"));
                 return ExitCode::SUCCESS;
             }
         }

@@ -240,6 +240,14 @@ impl World {
             names.entry(known).or_insert(*frontier);
             *frontier += 1;
         }
+        if !names.contains_key(name) {
+            // One of those numbers was given to another name since.
+            for number in 0..*frontier {
+                if let Some((known, ..)) = record_on_disk(header, disk, number) {
+                    names.entry(known).or_insert(number);
+                }
+            }
+        }
         let record = names.get(name).and_then(|number| record_on_disk(header, disk, *number));
         let Some((_, owner, on_disk)) = record else {
             return self.violated(Invariant::S2, format!("{name} was acquired, and the disk knows nothing of it"));

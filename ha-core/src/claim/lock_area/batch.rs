@@ -6,12 +6,14 @@
 //!
 //! Record numbers: the first instance of a record decides its name. Names are proposed only behind the last record that is
 //! known to be named, and count in the order of the records, the first occurrence of a name being its place. So all nodes
-//! find the same number without anybody guarding a directory.
+//! find the same number without anybody guarding a directory. Nodes that name different hierarchies at once can give a name twice. When
+//! every record is named, those that were named in vain are given away again, the first one first: so a name that somebody gave to
+//! one of them is seen by everybody who looks for a place.
 
 use std::collections::BTreeMap;
 
 use super::device::IoFailure;
-use super::layout::{Copy2, Record, newest};
+use super::layout::{Committed, Copy2, Record, newest};
 use super::lease::{Stage, first_seq};
 use super::machine::{Answer, Io, Machine, Request, RequestId};
 use super::paxos::{Attempt, Next, Outcome, Standing, Wish};
@@ -173,7 +175,7 @@ impl Machine {
             Request::Leave => m.frontier == 0,
         };
         let missing = job.requests.iter().filter(|(_, r)| unknown(self, r)).count() as u32;
-        if missing > 0 && self.frontier < self.header.hierarchies {
+        if missing > 0 && (self.frontier < self.header.hierarchies || !self.in_vain.is_empty()) {
             return self.scan(now, job, missing);
         }
         self.assign(now, job);
@@ -183,7 +185,8 @@ impl Machine {
         let to = self.frontier.saturating_add(SCAN.max(missing + 64)).min(self.header.hierarchies);
         job.step = Step::Scan { to };
         job.naming = false;
-        let numbers: Vec<u32> = (self.frontier..to).collect();
+        let numbers: Vec<u32> =
+            if self.frontier < to { (self.frontier..to).collect() } else { self.in_vain.keys().copied().collect() };
         self.read_records(now, job, &numbers, true);
     }
 
@@ -247,19 +250,12 @@ impl Machine {
 
     /// Names found: either all that was looked for, or the rest is to be given numbers.
     fn scanned(&mut self, now: Time, mut job: Job, to: u32) {
-        while self.frontier < to {
-            let mut found = None;
-            for node in 0..self.header.nodes.len() {
-                match job.record(self, node, self.frontier) {
-                    Ok(record) => found = found.or(record.and_then(|r| r.committed.name)),
-                    Err(why) => return self.fail(now, job, &Refusal::Unreachable(why)),
-                }
-            }
-            let Some(name) = found else { break };
-            self.names.entry(name).or_insert(self.frontier);
-            self.frontier += 1;
+        let all_named = self.frontier == to;
+        let learned = if all_named { self.learn_renamed(&job) } else { self.learn_names(&job, to) };
+        if let Err(why) = learned {
+            return self.fail(now, job, &Refusal::Unreachable(why));
         }
-        if self.frontier == to && to < self.header.hierarchies {
+        if self.frontier == to && !all_named {
             return self.resolve(now, job);
         }
         let mut wanted: Vec<HierarchyName> = Vec::new();
@@ -271,17 +267,22 @@ impl Machine {
                 wanted.push(h.clone());
             }
         }
-        if wanted.is_empty() || self.frontier == self.header.hierarchies {
+        let places: Vec<(u32, Option<HierarchyName>)> = if all_named {
+            self.in_vain.iter().take(1).map(|(number, name)| (*number, Some(name.clone()))).collect()
+        } else {
+            (self.frontier..to).map(|number| (number, None)).collect()
+        };
+        if wanted.is_empty() || places.is_empty() {
             return self.assign(now, job);
         }
         job.naming = true;
         job.rounds = 0;
-        for (number, name) in (self.frontier..to).zip(wanted) {
+        for ((number, instead_of), name) in places.into_iter().zip(wanted) {
             let own = match self.load(&job, number) {
                 Ok(own) => own,
                 Err(why) => return self.fail(now, job, &Refusal::Unreachable(why)),
             };
-            let mut attempt = Attempt::new(self.me, Wish::Name(name), own);
+            let mut attempt = Attempt::new(self.me, Wish::Name { name, instead_of }, own);
             match job.others(self, number) {
                 Ok(others) => attempt.learn(&others),
                 Err(why) => return self.fail(now, job, &Refusal::Unreachable(why)),
@@ -289,6 +290,43 @@ impl Machine {
             job.work.insert(number, Work { attempt, running: true, request: None });
         }
         self.plan(now, job);
+    }
+
+    fn name_of(&self, job: &Job, number: u32) -> Result<Option<HierarchyName>, String> {
+        let mut newest = Committed::default();
+        for node in 0..self.header.nodes.len() {
+            if let Some(record) = job.record(self, node, number)?
+                && record.committed.instance > newest.instance
+            {
+                newest = record.committed;
+            }
+        }
+        Ok(newest.name)
+    }
+
+    fn learn_names(&mut self, job: &Job, to: u32) -> Result<(), String> {
+        while self.frontier < to {
+            let Some(name) = self.name_of(job, self.frontier)? else { break };
+            if self.names.contains_key(&name) {
+                self.in_vain.insert(self.frontier, name);
+            } else {
+                self.names.insert(name, self.frontier);
+            }
+            self.frontier += 1;
+        }
+        Ok(())
+    }
+
+    fn learn_renamed(&mut self, job: &Job) -> Result<(), String> {
+        for number in self.in_vain.keys().copied().collect::<Vec<u32>>() {
+            if let Some(name) = self.name_of(job, number)?
+                && !self.names.contains_key(&name)
+            {
+                self.in_vain.remove(&number);
+                self.names.insert(name, number);
+            }
+        }
+        Ok(())
     }
 
     /// The own record, from memory or as read. A life's first write goes past what is still on its way.

@@ -162,6 +162,8 @@ pub struct Machine {
     pub(super) names: BTreeMap<HierarchyName, u32>,
     /// The records below are all named, in the order in which they were decided.
     pub(super) frontier: u32,
+    /// Records whose name has an earlier place, with that name.
+    pub(super) in_vain: BTreeMap<u32, HierarchyName>,
     /// The own records, as last written or about to be.
     pub(super) own: BTreeMap<u32, Record>,
     pub(super) held: BTreeMap<u32, (u64, u64)>,
@@ -188,6 +190,7 @@ impl Machine {
             queue: VecDeque::new(),
             names: BTreeMap::new(),
             frontier: 0,
+            in_vain: BTreeMap::new(),
             own: BTreeMap::new(),
             held: BTreeMap::new(),
             abandoned: BTreeSet::new(),

@@ -12,8 +12,8 @@ use crate::time::Time;
 /// What a node wants of a record.
 #[derive(Clone, Debug)]
 pub(super) enum Wish {
-    /// To give it to a hierarchy, if nobody did.
-    Name(HierarchyName),
+    /// To give it to a hierarchy, if nobody did; or instead of one that has another place.
+    Name { name: HierarchyName, instead_of: Option<HierarchyName> },
     /// To own it.
     Take { known: u64, adopt: Option<u64>, beliefs: Beliefs },
     /// To own it no more.
@@ -143,8 +143,11 @@ impl Attempt {
             if mutation::is_on(Mutation::ReuseEpoch) { ownership.epoch } else { next }
         };
         match &self.wish {
-            Wish::Name(name) if instance == 1 => Ok(Value::Name(name.clone())),
-            Wish::Name(_) => Err(Outcome::Named),
+            Wish::Name { name, .. } if instance == 1 => Ok(Value::Name(name.clone())),
+            Wish::Name { name, instead_of } if instead_of.is_some() && *instead_of == self.known.name => {
+                Ok(Value::Name(name.clone()))
+            }
+            Wish::Name { .. } => Err(Outcome::Named),
             // Only a named record is ever taken; the naming comes first.
             _ if instance == 1 => Err(Outcome::Raced),
             Wish::Take { known, adopt, beliefs: _ } => {
@@ -217,7 +220,7 @@ impl Attempt {
             return Next::Again { preempted: false };
         }
         Next::Done(match (&self.wish, &self.own.value) {
-            (Wish::Name(_), _) => Outcome::Named,
+            (Wish::Name { .. }, _) => Outcome::Named,
             (Wish::Take { .. }, Some(Value::Owner(o))) => Outcome::Owned(*o),
             _ => Outcome::Released,
         })

@@ -142,6 +142,7 @@ impl Machine {
             queue,
             names,
             frontier,
+            in_vain,
             own: _,
             held,
             abandoned,
@@ -154,7 +155,7 @@ impl Machine {
             news: _,
         } = self;
         let lease = (&lease.stage, lease.term, lease.life);
-        let known = (names.len(), frontier, held, abandoned, settle_at);
+        let known = (names.len(), frontier, in_vain.len(), held, abandoned, settle_at);
         (sequences, format!("{}{}{lease:?}{queue:?}{known:?}{effects:?}{ios:?}{own:?}{job:?}", me.slot, me.boot))
     }
 }
