@@ -251,7 +251,7 @@ impl Machine {
     /// Names found: either all that was looked for, or the rest is to be given numbers.
     fn scanned(&mut self, now: Time, mut job: Job, to: u32) {
         let all_named = self.frontier == to;
-        let learned = if all_named { self.learn_renamed(&job) } else { self.learn_names(&job, to) };
+        let learned = if all_named { self.learn_renamed(&job) } else { self.learn_names(now, &job, to) };
         if let Err(why) = learned {
             return self.fail(now, job, &Refusal::Unreachable(why));
         }
@@ -292,7 +292,8 @@ impl Machine {
         self.plan(now, job);
     }
 
-    fn name_of(&self, job: &Job, number: u32) -> Result<Option<HierarchyName>, String> {
+    /// Whose a record is, and how many instances of it are decided.
+    fn name_of(&self, job: &Job, number: u32) -> Result<Option<(HierarchyName, u64)>, String> {
         let mut newest = Committed::default();
         for node in 0..self.header.nodes.len() {
             if let Some(record) = job.record(self, node, number)?
@@ -301,12 +302,17 @@ impl Machine {
                 newest = record.committed;
             }
         }
-        Ok(newest.name)
+        Ok(newest.name.map(|name| (name, newest.instance)))
     }
 
-    fn learn_names(&mut self, job: &Job, to: u32) -> Result<(), String> {
+    fn learn_names(&mut self, now: Time, job: &Job, to: u32) -> Result<(), String> {
         while self.frontier < to {
-            let Some(name) = self.name_of(job, self.frontier)? else { break };
+            let Some((name, decided)) = self.name_of(job, self.frontier)? else { break };
+            // What an earlier life proposed others can still decide in this node's favour.
+            let own = job.record(self, self.me.slot.into(), self.frontier)?;
+            if own.is_some_and(|own| own.instance > decided && own.bal > 0) {
+                self.abandon(now, self.frontier);
+            }
             if self.names.contains_key(&name) {
                 self.in_vain.insert(self.frontier, name);
             } else {
@@ -319,7 +325,7 @@ impl Machine {
 
     fn learn_renamed(&mut self, job: &Job) -> Result<(), String> {
         for number in self.in_vain.keys().copied().collect::<Vec<u32>>() {
-            if let Some(name) = self.name_of(job, number)?
+            if let Some((name, _)) = self.name_of(job, number)?
                 && !self.names.contains_key(&name)
             {
                 self.in_vain.remove(&number);
@@ -588,9 +594,12 @@ impl Machine {
     }
 
     fn finish(&mut self, now: Time, job: &mut Job, number: u32, outcome: Outcome) {
-        let Some(Work { request, .. }) = job.work.remove(&number) else { return };
+        let Some(Work { request, attempt, .. }) = job.work.remove(&number) else { return };
         if matches!(outcome, Outcome::Released | Outcome::Held { .. } | Outcome::Raced) {
             self.held.remove(&number);
+            if attempt.is_pending() {
+                self.abandon(now, number);
+            }
         }
         let answer = match outcome {
             Outcome::Named => return,

@@ -18,7 +18,8 @@ pub(super) enum Wish {
     Take { known: u64, adopt: Option<u64>, beliefs: Beliefs },
     /// To own it no more.
     Release { epoch: u64, heir: Option<(u8, BootId)>, failures: Failures },
-    /// To own it no more, if this node turns out to own it without having been told.
+    /// To own it no more, if this node turns out to own it without having been told; and to leave nothing behind that others could decide
+    /// in its favour.
     Settle,
 }
 
@@ -93,6 +94,11 @@ impl Attempt {
     /// The same wish, from the own record as it was found on disk.
     pub(super) fn with_own(self, own: Record) -> Attempt {
         Attempt::new(self.me, self.wish, own)
+    }
+
+    /// Whether others can still decide what this node proposed.
+    pub(super) fn is_pending(&self) -> bool {
+        self.own.instance > self.known.instance && self.own.bal > 0
     }
 
     /// Whether it gives ownership up on request.
@@ -172,6 +178,8 @@ impl Attempt {
                 Ok(Value::Owner(Ownership { epoch, owner: *heir, failures: *failures }))
             }
             Wish::Settle if mine => Ok(Value::Owner(Ownership { owner: None, ..ownership })),
+            // What this node proposed once is decided now, one way or the other, before anybody finds it.
+            Wish::Settle if self.is_pending() => Ok(Value::Owner(ownership)),
             Wish::Release { .. } | Wish::Settle => Err(Outcome::Released),
         }
     }

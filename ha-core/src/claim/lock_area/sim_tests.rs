@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::device::IoFailure;
-use super::layout::{AreaId, Header};
+use super::layout::{AreaId, Copy2, Header, Record, newest};
 use super::machine::{Answer, Config, Effect, Input, Machine, Request, RequestId};
 use super::timing::LeaseTiming;
 use crate::claim::{Acquire, EarlyFailures, Tenure};
@@ -91,13 +91,17 @@ struct World {
     /// World time by which the former holder's resources are certainly stopped, or its node reset.
     over_at: BTreeMap<(usize, (u64, u64)), u64>,
     hierarchies: usize,
+    /// To whom each was handed last: an heir is told by other means.
+    heirs: BTreeMap<usize, usize>,
+    /// Nobody asks for anything.
+    quiet: bool,
 }
 
 const MS: u64 = 1_000_000;
 
 impl World {
-    fn new(seed: u64, nodes: usize, hierarchies: usize) -> World {
-        let header = fast_header(nodes, 16);
+    fn new(seed: u64, nodes: usize, hierarchies: usize, room: u32) -> World {
+        let header = fast_header(nodes, room);
         let mut world = World {
             disk: vec![0; header.area_len() as usize],
             now: 1_000 * MS,
@@ -114,6 +118,8 @@ impl World {
             seed,
             over_at: BTreeMap::new(),
             hierarchies,
+            heirs: BTreeMap::new(),
+            quiet: false,
             header,
         };
         for i in 0..nodes {
@@ -290,6 +296,9 @@ impl World {
     }
 
     fn act(&mut self) {
+        if self.quiet {
+            return;
+        }
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let h = self.rng.below(self.hierarchies as u64) as usize;
         let paused = self.nodes[node].paused_until > self.now;
@@ -311,6 +320,7 @@ impl World {
                         .then(|| self.header.nodes[self.rng.below(self.nodes.len() as u64) as usize].clone());
                     let heir = heir.filter(|n| *n != self.header.nodes[node]);
                     let failures = EarlyFailures::default();
+                    self.heirs.extend(heir.as_ref().and_then(|heir| Some((h, self.header.slot_of(heir)?))));
                     // Everything is stopped before a claim is given up: the tenancy ends with the request.
                     self.holders.remove(&h);
                     self.ask(node, h, Request::Release { hierarchy: name(h), epoch, heir, failures });
@@ -339,6 +349,24 @@ impl World {
         }
         let when = self.now + self.rng.below(30 * MS);
         self.at(when, Event::Act);
+    }
+
+    /// What was decided in favour of a node that was told otherwise would stay with it for ever.
+    fn nobody_owns_without_knowing(&self) {
+        for number in 0..self.header.hierarchies {
+            let read = |node: usize, copy| {
+                let at = self.header.record_at(node, copy, number) as usize;
+                Record::decode(&self.disk[at..at + 512], &self.header, node, number)
+            };
+            let records = (0..self.nodes.len())
+                .filter_map(|node| newest(read(node, Copy2::A), read(node, Copy2::B), |r| r.seq).unwrap());
+            let Some(known) = records.map(|r| r.committed).max_by_key(|c| c.instance) else { continue };
+            let (Some(name), Some((slot, _))) = (known.name, known.ownership.owner) else { continue };
+            let slot = usize::from(slot);
+            let told = self.holders.iter().any(|(h, t)| (super::sim_tests::name(*h), t.node) == (name.clone(), slot))
+                || self.heirs.iter().any(|(h, heir)| (super::sim_tests::name(*h), *heir) == (name.clone(), slot));
+            assert!(told, "seed {}: {name} belongs to n{slot}, which does not know", self.seed);
+        }
     }
 
     fn step(&mut self) {
@@ -377,7 +405,7 @@ impl World {
 }
 
 fn run(seed: u64) -> (u64, u64) {
-    let mut world = World::new(seed, 3 + (seed % 3) as usize, 4);
+    let mut world = World::new(seed, 3 + (seed % 3) as usize, 4, 16);
     let storm = world.now + 40_000 * MS;
     while world.now < storm {
         world.step();
@@ -402,6 +430,12 @@ fn run(seed: u64) -> (u64, u64) {
     let held: BTreeSet<_> = world.epochs.keys().collect();
     assert_eq!(held.len(), 4, "seed {seed}: some hierarchy was never acquired");
     assert!(world.acquired > before, "seed {seed}: nothing is acquired after everything was repaired");
+    world.quiet = true;
+    let end = world.now + 5_000 * MS;
+    while world.now < end {
+        world.step();
+    }
+    world.nobody_owns_without_knowing();
     (world.acquired, world.takeovers)
 }
 
@@ -416,4 +450,36 @@ fn no_claim_is_given_before_the_former_tenure_is_over() {
         takeovers += t;
     }
     assert!(acquired > 50 && takeovers > 10, "too little happened: {acquired} acquired, {takeovers} taken over");
+}
+
+#[test]
+fn an_area_holds_as_many_hierarchies_as_it_has_records_in_whatever_order_they_are_named() {
+    let mut in_vain = 0;
+    for seed in 1..9 {
+        let mut world = World::new(seed, 3, 8, 8);
+        let mut until = |world: &mut World, ms: u64| {
+            let end = world.now + ms * MS;
+            while world.now < end {
+                world.step();
+                in_vain += u64::from(world.nodes.iter().any(|n| !n.machine.in_vain.is_empty()));
+            }
+        };
+        world.quiet = true;
+        until(&mut world, 3_000);
+        for node in 0..3 {
+            for h in 0..8 {
+                world.ask(
+                    node,
+                    (h * (2 * node + 1) + node) % 8,
+                    Request::Acquire(name((h * (2 * node + 1) + node) % 8), take()),
+                );
+            }
+        }
+        until(&mut world, 1_000);
+        world.quiet = false;
+        world.at(world.now, Event::Act);
+        until(&mut world, 20_000);
+        assert_eq!(world.epochs.len(), 8, "seed {seed}: the area is full of names that were given twice");
+    }
+    assert!(in_vain > 0, "no name was ever given twice: this shows nothing");
 }
