@@ -202,7 +202,22 @@ impl Engine {
             }
             self.remember(name);
         }
+        if announced.phase == AnnouncedPhase::Waiting {
+            self.look_who_holds(name);
+        }
         self.dirty.insert(name.clone());
+    }
+
+    /// A peer waits for a claim that nobody in contact says to hold. It may be this node's without its knowledge: decided in its favour when
+    /// it had given up, or handed to it when it did not want it.
+    fn look_who_holds(&mut self, name: &HierarchyName) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let nodes = entry.life.hierarchy.nodes.iter().filter_map(|node| self.contact.peer(node));
+        let holds = |peer: &Peer| peer.announcement(name).is_some_and(|a| a.phase.holds_claim());
+        let held = nodes.into_iter().any(|peer| peer.in_contact() && holds(peer));
+        if !held && entry.life.announced_phase() == AnnouncedPhase::Out {
+            self.with_life(name, |life, _, _, out| life.inspect(out));
+        }
     }
 
     /// Tells the others where this node stands, if that changed.

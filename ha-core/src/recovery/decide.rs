@@ -64,7 +64,14 @@ impl Life {
         let by = &directive.by;
         if let Some(unfit) = around.judgement.unfit.as_ref().filter(|_| self.has_not_begun()) {
             // Taken because it may have been this node's already, or because things changed while it was asked for.
-            self.give_up(best, &format!("won, but not to be served here: {unfit}"), around, now, out);
+            let served = !directive.stopped && !directive.maintenance && directive.quarantined.is_none();
+            self.give_up(
+                best.filter(|_| served),
+                &format!("won, but not to be served here: {unfit}"),
+                around,
+                now,
+                out,
+            );
         } else if directive.maintenance {
             // Hands off.
         } else if directive.stopped {

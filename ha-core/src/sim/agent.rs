@@ -142,6 +142,8 @@ impl World {
             _ => {}
         }
         agent.engine.handle(time, input);
+        // What it asks for after hearing something is new.
+        agent.called_for = None;
         self.carry(n);
     }
 
@@ -344,7 +346,9 @@ impl World {
 
     fn write_state(&mut self, n: usize, written: Written) {
         let boot = self.nodes[n].boot;
-        let at = self.now + Duration::from_millis(self.nodes[n].draws.between(1, 15));
+        // One after the other, as the agent writes its files.
+        let at = (self.now + Duration::from_millis(self.nodes[n].draws.between(1, 15))).max(self.nodes[n].written_by);
+        self.nodes[n].written_by = at;
         self.put(at, What::Machine { node: n, boot, what: ForMachine::Written(Box::new(written)) });
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Node {
     pub(super) revisions: Vec<u32>,
     /// Since when nothing at all is wrong with the node, if so.
     pub(super) fit_since: Option<Moment>,
+    /// When the last of its files is written.
+    pub(super) written_by: Moment,
     /// For what happens on this node.
     pub(super) draws: Draws,
 }

@@ -149,6 +149,7 @@ impl World {
             lacks: BTreeMap::new(),
             revisions: vec![0; setup.hierarchies.len()],
             fit_since: None,
+            written_by: Moment::BEGIN,
             draws: draws.branch(&format!("node {i}")),
         });
         let nodes: Vec<Node> = nodes.collect();
