@@ -10,7 +10,7 @@ use super::clock::Moment;
 use super::node::{Node, Real};
 use super::setup::WatchdogSetup;
 use super::world::World;
-use crate::claim::lock_area::layout::record_on_disk;
+use crate::claim::lock_area::layout::{gave_up_on_disk, record_on_disk};
 use crate::name::{Epoch, HierarchyName, NodeName};
 use crate::recovery::Operation;
 
@@ -212,7 +212,14 @@ impl World {
         let timing = self.setup.areas[area].header.timing;
         let over = self.observer.end_of(former) + self.over_after(area);
         let needed = timing.expires_after() + timing.renew() * 2;
-        let fit = holder.fit_since.is_some_and(|since| self.now.since(since) > needed);
+        let number = self.observer.numbers[area].1.get(&name).copied();
+        let header = &self.setup.areas[area].header;
+        // A lock area's machine gives up by itself what was decided in its favour when it had given up asking.
+        let settled = number.is_some_and(|number| {
+            let slot = header.slot_of(&from);
+            slot.is_some_and(|slot| gave_up_on_disk(header, &self.disks[area].bytes, number, slot, former.epoch))
+        });
+        let fit = !settled && holder.fit_since.is_some_and(|since| self.now.since(since) > needed);
         if fit {
             self.violated(
                 Invariant::S6,

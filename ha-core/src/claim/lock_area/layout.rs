@@ -471,6 +471,23 @@ pub(crate) fn record_on_disk(
     Some((greatest.name?, ownership.owner.map(|(slot, _)| usize::from(slot)), crate::name::Epoch(ownership.epoch)))
 }
 
+/// Whether the last thing that a node itself wrote of a record is that it belongs to nobody, after this epoch.
+#[cfg(feature = "sim")]
+pub(crate) fn gave_up_on_disk(
+    header: &Header,
+    area: &[u8],
+    number: u32,
+    node: usize,
+    epoch: crate::name::Epoch,
+) -> bool {
+    let copy = |copy| {
+        let at = header.record_at(node, copy, number) as usize;
+        Record::decode(area.get(at..at + header.block_size as usize).unwrap_or(&[]), header, node, number)
+    };
+    let own = newest(copy(Copy2::A), copy(Copy2::B), |r| r.seq).ok().flatten();
+    own.is_some_and(|r| r.committed.ownership.owner.is_none() && r.committed.ownership.epoch >= epoch.0)
+}
+
 fn hierarchy(name: Option<&str>) -> Result<HierarchyName, BlockError> {
     name.and_then(|s| HierarchyName::new(s).ok()).ok_or(BlockError::Name("hierarchy"))
 }
