@@ -355,19 +355,31 @@ impl Engine {
 
     fn do_what_is_due(&mut self) {
         let now = self.now;
-        while let Some(key) = self.timers.pop_due(now) {
-            match key {
-                TimerKey::Hierarchy(name) => {
-                    let judge = self.with_life(&name, |life, around, now, out| life.timers_due(around, now, out));
-                    if judge == Some(true) {
-                        self.dirty.insert(name);
-                    }
-                }
-                TimerKey::Uphold(name) => self.uphold(&name),
-                TimerKey::TenureEnd(name) => self.tenure_ends(&name),
-                TimerKey::LeaseEnd(lease) => self.lease_ends(&lease),
-                TimerKey::Request(request) => self.request_failed(request, "no answer in time"),
+        loop {
+            let mut due: Vec<TimerKey> = std::iter::from_fn(|| self.timers.pop_due(now)).collect();
+            if due.is_empty() {
+                break;
             }
+            // After this node stood still much is due at once: nothing may begin under a tenure that is over.
+            due.sort_by_key(|key| !matches!(key, TimerKey::TenureEnd(_) | TimerKey::LeaseEnd(_)));
+            for key in due {
+                self.is_due(key);
+            }
+        }
+    }
+
+    fn is_due(&mut self, key: TimerKey) {
+        match key {
+            TimerKey::Hierarchy(name) => {
+                let judge = self.with_life(&name, |life, around, now, out| life.timers_due(around, now, out));
+                if judge == Some(true) {
+                    self.dirty.insert(name);
+                }
+            }
+            TimerKey::Uphold(name) => self.uphold(&name),
+            TimerKey::TenureEnd(name) => self.tenure_ends(&name),
+            TimerKey::LeaseEnd(lease) => self.lease_ends(&lease),
+            TimerKey::Request(request) => self.request_failed(request, "no answer in time"),
         }
     }
 

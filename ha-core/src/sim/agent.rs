@@ -2,7 +2,7 @@
 //!
 //! Decides nothing but what simulated programs do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::apply::revision;
@@ -391,8 +391,9 @@ impl World {
         match self.setup.watchdog {
             WatchdogSetup::None => {}
             WatchdogSetup::Warden => {
-                if let Some(first) = until.values().min() {
-                    let (at, boot) = (node.clock.when(*first).max(now), node.boot);
+                let ends: BTreeSet<Time> = until.values().copied().collect();
+                for end in ends {
+                    let (at, boot) = (node.clock.when(end).max(now), node.boot);
                     self.queue.put(at, What::Machine { node: n, boot, what: ForMachine::Warden });
                 }
                 // What an earlier life of the agent guarded stays guarded until this one takes it over.

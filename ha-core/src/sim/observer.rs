@@ -10,7 +10,7 @@ use super::clock::Moment;
 use super::node::{Node, Real};
 use super::setup::WatchdogSetup;
 use super::world::World;
-use crate::claim::lock_area::layout::{gave_up_on_disk, record_on_disk};
+use crate::claim::lock_area::layout::{given_up_in, record_on_disk};
 use crate::name::{Epoch, HierarchyName, NodeName};
 use crate::recovery::Operation;
 
@@ -212,14 +212,7 @@ impl World {
         let timing = self.setup.areas[area].header.timing;
         let over = self.observer.end_of(former) + self.over_after(area);
         let needed = timing.expires_after() + timing.renew() * 2;
-        let number = self.observer.numbers[area].1.get(&name).copied();
-        let header = &self.setup.areas[area].header;
-        // A lock area's machine gives up by itself what was decided in its favour when it had given up asking.
-        let settled = number.is_some_and(|number| {
-            let slot = header.slot_of(&from);
-            slot.is_some_and(|slot| gave_up_on_disk(header, &self.disks[area].bytes, number, slot, former.epoch))
-        });
-        let fit = !settled && holder.fit_since.is_some_and(|since| self.now.since(since) > needed);
+        let fit = holder.fit_since.is_some_and(|since| self.now.since(since) > needed);
         if fit {
             self.violated(
                 Invariant::S6,
@@ -280,6 +273,19 @@ impl World {
             && tenancy.epoch == epoch
         {
             tenancy.released = true;
+        }
+    }
+
+    /// A node writes to a lock area. Its machine gives up without being asked what was decided in its favour after it had given up asking.
+    pub(super) fn observe_written(&mut self, node: usize, area: usize, offset: u64, bytes: &[u8]) {
+        let header = &self.setup.areas[area].header;
+        let Some(slot) = header.slot_of(&self.nodes[node].name) else { return };
+        for (name, epoch) in given_up_in(header, slot, offset, bytes) {
+            let h = self.by_name.get(&name);
+            let tenancy = h.and_then(|h| self.observer.tenancies.get(h)).filter(|t| t.node == node && !t.released);
+            if let Some(held) = tenancy.map(|t| t.epoch).filter(|held| *held <= epoch) {
+                self.observe_released(node, &name, held);
+            }
         }
     }
 

@@ -216,6 +216,7 @@ impl World {
 
     fn write(&mut self, node: usize, area: usize, tag: Tag, offset: u64, bytes: &[u8], bound: Duration) {
         self.stats.transfers += 1;
+        self.observe_written(node, area, offset, bytes);
         let path = self.nodes[node].storage;
         let block = self.disks[area].block;
         let fate = self.disks[area].fate(path, bytes.len() / block);

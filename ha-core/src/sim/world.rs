@@ -473,7 +473,7 @@ impl World {
             return;
         }
         node.life += 1;
-        node.paused = false;
+        let paused = std::mem::take(&mut node.paused);
         node.waiting.retain(|waiting| matches!(waiting, Waiting::Machine(..)));
         // What it had begun goes on in processes of its own, or ends with it.
         let draws = &mut node.draws;
@@ -481,7 +481,7 @@ impl World {
             matches!(flight.operation, Operation::Start | Operation::Stop | Operation::Kill) && draws.in_thousand(500)
         });
         // On a node on which nothing else is wrong.
-        let fit = node.on && !node.frozen && !node.hangs && node.lag.is_zero() && node.storage == Path::Good;
+        let fit = node.on && !paused && !node.frozen && !node.hangs && node.lag.is_zero() && node.storage == Path::Good;
         let served: Vec<usize> = (0..node.parts.len())
             .filter(|_| fit)
             .filter(|h| {

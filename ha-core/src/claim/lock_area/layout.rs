@@ -471,21 +471,22 @@ pub(crate) fn record_on_disk(
     Some((greatest.name?, ownership.owner.map(|(slot, _)| usize::from(slot)), crate::name::Epoch(ownership.epoch)))
 }
 
-/// Whether the last thing that a node itself wrote of a record is that it belongs to nobody, after this epoch.
+/// What a write of a node says to belong to nobody, after which epoch.
 #[cfg(feature = "sim")]
-pub(crate) fn gave_up_on_disk(
+pub(crate) fn given_up_in(
     header: &Header,
-    area: &[u8],
-    number: u32,
     node: usize,
-    epoch: crate::name::Epoch,
-) -> bool {
-    let copy = |copy| {
-        let at = header.record_at(node, copy, number) as usize;
-        Record::decode(area.get(at..at + header.block_size as usize).unwrap_or(&[]), header, node, number)
-    };
-    let own = newest(copy(Copy2::A), copy(Copy2::B), |r| r.seq).ok().flatten();
-    own.is_some_and(|r| r.committed.ownership.owner.is_none() && r.committed.ownership.epoch >= epoch.0)
+    offset: u64,
+    bytes: &[u8],
+) -> Vec<(HierarchyName, crate::name::Epoch)> {
+    let (begin, block) = (header.record_at(0, Copy2::A, 0), u64::from(header.block_size));
+    let blocks = (offset..).step_by(header.block_size as usize).zip(bytes.chunks(header.block_size as usize));
+    let records = blocks.filter_map(|(at, bytes)| {
+        let number = u32::try_from(at.checked_sub(begin)? / block % u64::from(header.hierarchies)).ok()?;
+        Record::decode(bytes, header, node, number).ok()
+    });
+    let nobodys = records.filter(|r| r.committed.ownership.owner.is_none());
+    nobodys.filter_map(|r| Some((r.committed.name?, crate::name::Epoch(r.committed.ownership.epoch)))).collect()
 }
 
 fn hierarchy(name: Option<&str>) -> Result<HierarchyName, BlockError> {

@@ -335,6 +335,13 @@ impl Lease {
             && (shown.boot, shown.incarnation) != (self.me.boot, self.incarnation)
             && self.term > 0
         {
+            // Late writes of an earlier life of this agent, on their way while the storage hung, are written over. Another agent of the same
+            // boot under this name would see the later incarnation here, and yield.
+            if shown.boot == self.me.boot && shown.incarnation < self.incarnation {
+                self.slot.seq = self.slot.seq.max(shown.seq);
+                self.next_at = now;
+                return;
+            }
             self.stage = Stage::Void(format!(
                 "another node uses the name {} (boot {}, incarnation {}): give one of them another name",
                 header.nodes[usize::from(self.me.slot)],
