@@ -13,7 +13,7 @@ fn no_committed_row_is_lost() -> Result<()> {
     let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let faults = asked("HA_LAB_FAULTS").and_then(|count| usize::try_from(count).ok()).unwrap_or(FAULTS);
     let seed = asked("HA_SEED").unwrap_or(1);
-    let claim = ClaimKind::LockArea;
+    let claim = ClaimKind::Reservation;
     let lab = KernelLab::with_nodes(&["alpha", "beta"]).disks(&[256]).ext4(database::create);
     let cluster = KernelCluster::configured(lab, claim, &database::resource()?)?;
     cluster.start()?;

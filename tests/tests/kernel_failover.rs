@@ -2,8 +2,16 @@
 //!
 //! Each test ends with a check of the filesystem and of the ledger: never two writers, nothing lost that was acknowledged.
 
-use ha_tests::Result;
-use ha_tests::kernel::{ClaimKind, KernelCluster, KernelLab};
+use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
+use ha_tests::kernel::{ClaimKind, Fault, KernelCluster, KernelLab, Network, Paths, Persistence, disk_link, spec};
+use ha_tests::{Result, eventually};
+
+/// The name of the service's program.
+const LEDGER_PROGRAM: &str = "lab-ledger";
+
+/// A word that is written and made durable, and one that is written only.
+const WRITTEN: &str = "this-was-made-durable";
+const DIRTY: &str = "this-was-never-made-durable";
 
 /// With a lease: whoever loses power is replaced after it, and comes back as a bystander; whoever loses its agent is reset by its watchdog.
 #[test]
@@ -30,4 +38,121 @@ fn a_lease_on_a_shared_disk_moves_a_filesystem() -> Result<()> {
 
     assert_eq!(cluster.judge(client)?, ["alpha", "beta", "alpha"]);
     Ok(())
+}
+
+/// L1, L2, S1: whoever serves loses power, and the next in rank takes its reservation; who comes back disturbs nobody; the last one serves alone.
+#[test]
+fn nodes_that_lose_power_are_replaced_down_to_the_last() -> Result<()> {
+    let cluster =
+        KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta", "gamma"]), ClaimKind::Reservation)?;
+    let lab = cluster.lab();
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+
+    lab.node("alpha").power_off()?;
+    client.until_served_by("beta");
+    KernelCluster::tell("power loss", &client);
+    lab.node("alpha").power_on()?;
+    cluster.until_heard("beta", "alpha", "alive");
+    cluster.until_heard("alpha", "beta", "alive");
+    client.until_served_by("beta");
+
+    lab.node("alpha").power_off()?;
+    lab.node("beta").power_off()?;
+    client.until_served_by("gamma");
+    KernelCluster::tell("power loss of two", &client);
+
+    assert_eq!(cluster.judge(client)?, ["alpha", "beta", "gamma"]);
+    Ok(())
+}
+
+/// S1, S7: what a hung holder had in memory is not on the disk when it goes on, but thrown away; it comes back as a bystander.
+#[test]
+fn what_a_hung_holder_had_not_written_is_thrown_away() -> Result<()> {
+    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), ClaimKind::Reservation)?;
+    let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+    // Nothing is written to the disk before it is asked for.
+    alpha.shell("echo 0 >/proc/sys/vm/dirty_writeback_centisecs; echo 360000 >/proc/sys/vm/dirty_expire_centisecs")?;
+    alpha.shell(&format!("yes {WRITTEN} | head -c 1M >{MOUNTED}/written && sync {MOUNTED}/written"))?;
+    alpha.shell(&format!("yes {DIRTY} | head -c 4M >{MOUNTED}/dirty"))?;
+    alpha.hang()?;
+
+    client.until_served_by("beta");
+    KernelCluster::tell("hang", &client);
+    alpha.wake()?;
+    cluster.until_heard("beta", "alpha", "alive");
+    cluster.until("alpha", "alpha knows that beta serves", |status| status.place(LEDGER) == Some("beta"));
+    eventually("alpha has nothing mounted", || alpha.shell(&format!("! grep {MOUNTED} /proc/mounts")));
+    client.until_served_by("beta");
+
+    assert_eq!(cluster.judge(client)?, ["alpha", "beta"]);
+    let on_disk = |word: &str| -> Result<bool> {
+        let found = beta.shell(&format!(
+            "dd if={} iflag=direct bs=1M status=none | grep -a -c -m 1 {word} || true",
+            disk_link(0)
+        ))?;
+        Ok(found.trim() != "0")
+    };
+    assert!(on_disk(WRITTEN)?, "what was made durable is there: this test can see");
+    assert!(!on_disk(DIRTY)?, "what was not, came to the disk after all");
+    Ok(())
+}
+
+/// S6, L1: a holder that nobody hears, but that reaches the storage, keeps what it has; one that does not reach the storage is replaced.
+#[test]
+fn a_cut_network_moves_nothing_and_a_cut_to_the_storage_moves_it() -> Result<()> {
+    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), ClaimKind::Reservation)?;
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+
+    assert_eq!(Fault::NetworkCut.strike(&cluster, LEDGER_PROGRAM)?, "alpha");
+    client.until_served_by("alpha");
+    assert_eq!(Fault::StorageCut.strike(&cluster, LEDGER_PROGRAM)?, "beta");
+    client.until_served_by("beta");
+    KernelCluster::tell("cut to the storage", &client);
+
+    assert_eq!(cluster.judge(client)?, ["alpha", "beta"]);
+    Ok(())
+}
+
+/// One way to the storage is enough, whichever it is, and one that comes back is used again: nothing moves until both are gone.
+#[test]
+fn one_path_of_two_is_enough() -> Result<()> {
+    let lab = KernelLab::with_nodes(&["alpha", "beta"]).paths(Paths::Two);
+    let cluster = KernelCluster::with_ledger(lab, ClaimKind::Reservation)?;
+    let alpha = cluster.lab().node("alpha");
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+    for network in [Network::StorageA, Network::StorageB] {
+        cluster.lab().cut(alpha, network)?;
+        client.until_served_by("alpha");
+        KernelCluster::tell("one path lost", &client);
+        cluster.lab().join(alpha, network)?;
+        cluster.lab().until_disks(alpha);
+        client.until_served_by("alpha");
+    }
+    assert_eq!(Fault::StorageCut.strike(&cluster, LEDGER_PROGRAM)?, "beta");
+    client.until_served_by("beta");
+    KernelCluster::tell("both paths lost", &client);
+
+    assert_eq!(cluster.judge(client)?, ["alpha", "beta"]);
+    Ok(())
+}
+
+/// S1: a target that comes back with its reservations, and one that comes back without, is served by one node.
+#[test]
+fn a_target_loses_power_with_and_without_its_reservations() -> Result<()> {
+    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), ClaimKind::Reservation)?;
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+    for persistence in [Persistence::Kept, Persistence::Forgotten] {
+        let target = cluster.lab().target();
+        target.change(|spec| spec.role = spec::Role::Target(persistence))?;
+        let holder = Fault::TargetPowerLoss.strike(&cluster, LEDGER_PROGRAM)?;
+        client.until_served();
+        KernelCluster::tell(&format!("target without power, reservations {persistence:?}, now {holder}"), &client);
+    }
+    cluster.judge(client).map(drop)
 }
