@@ -4,11 +4,13 @@
 //! they could start, and asks the running agent, if there is one. Leaves the files themselves to [`crate::config`].
 
 mod bounds;
+mod disks;
 mod machine;
 mod storage;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ha_core::claim::reservation::device::Queued;
@@ -19,6 +21,7 @@ use ha_resources::resource::Directories;
 use serde::Serialize;
 
 use crate::config::{Config, WardenAct, WatchdogSettings};
+use crate::reservation::{Machine, armed};
 use crate::view::{Problem, Severity};
 
 pub(crate) use bounds::{Bounds, ClaimTimes, bounds};
@@ -70,6 +73,7 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
     machine::watchdog(config, &mut found);
     let areas = storage::look_at_areas(config, me, &mut found).await;
     let directories = Directories::new(config.run_dir.clone(), config.log_dir.clone());
+    let mut disks = disks::Disks::new(config, Arc::new(Machine), &mut found);
     let mut checked = Vec::new();
     for loaded in hierarchies {
         let claim = match &loaded.claim {
@@ -79,8 +83,16 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
                 let area = areas.iter().find(|area| area.name == *name);
                 ClaimTimes::Lease(area.map(|area| area.timing).unwrap_or_default())
             }
-            // Until it is shown that a disk aborts what a dead holder left in it, it is taken to finish that first.
-            ClaimDefinition::Reservation(spec) => ClaimTimes::Reservation(spec, Queued::Stay),
+            ClaimDefinition::Reservation(spec) => {
+                let (name, serves) = (&loaded.hierarchy.name, loaded.hierarchy.nodes.contains(me));
+                let armed = armed::read(&config.state_dir, name, spec);
+                if serves {
+                    disks.look(name, spec, armed.as_ref().err(), &mut found).await;
+                }
+                // Until it is shown that a disk aborts what a dead holder left in it, it is taken to finish that first.
+                let aborts = armed.is_ok_and(|armed| armed.aborts());
+                ClaimTimes::Reservation(spec, if aborts { Queued::Aborted } else { Queued::Stay })
+            }
         };
         checked.push(HierarchyCheck {
             name: loaded.hierarchy.name.to_string(),

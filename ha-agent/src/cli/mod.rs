@@ -4,6 +4,7 @@
 
 mod change;
 mod check;
+mod claim;
 mod completions;
 mod goal;
 mod history;
@@ -87,6 +88,10 @@ pub(crate) enum Cmd {
     Reload(reload::ReloadArgs),
     /// Make, show and check lock areas; works without the agent
     LockArea(lock_area::LockAreaArgs),
+    /// Show, try out and break the reservations of disks; works without the agent
+    Claim(claim::ClaimArgs),
+    /// Prove on this node's disks that claims by reservation can be taken, and a dead holder cut off
+    Arm(claim::ArmArgs),
     /// Make the keys that heartbeats are sealed with, and roll them
     Keys(keys::KeysArgs),
     /// Print a completion script for a shell
@@ -132,6 +137,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Cmd::Run(args) => crate::daemon::run(&place.config, args.node, args.boot_id),
         Cmd::Demo(args) => in_runtime(crate::demo::demo(&args)),
         Cmd::LockArea(args) => in_runtime(lock_area::lock_area(&place.config, args)),
+        Cmd::Arm(args) => in_runtime(claim::arm(&place.config, args)),
         command => in_runtime(async {
             let (socket, unread) = place.socket_path();
             let client = Client::new(socket);
@@ -147,6 +153,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Maintenance(args) => change::maintenance(&client, args).await,
                 Cmd::Clear(args) => change::clear(&client, args).await,
                 Cmd::Check(args) => check::check(&place.config, &client, args).await,
+                Cmd::Claim(args) => claim::claim(&place.config, &client, args).await,
                 Cmd::Reload(args) => reload::reload(&client, &args).await,
                 Cmd::History(args) => history::history(&client, &args).await,
                 Cmd::Events(args) => history::events(&client, &args).await,
@@ -155,6 +162,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 | Cmd::Simulate(_)
                 | Cmd::Replay(_)
                 | Cmd::LockArea(_)
+                | Cmd::Arm(_)
                 | Cmd::Run(_)
                 | Cmd::Warden(_)
                 | Cmd::Demo(_)

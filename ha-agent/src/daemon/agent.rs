@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use ha_core::driver::{Member, Node, Reload, ReloadReport};
 use ha_core::engine::{Command, Refused, Reply, Snapshot};
 use ha_core::hierarchy::{Change, Loaded};
-use ha_core::name::NodeName;
+use ha_core::name::{HierarchyName, NodeName};
 use ha_core::record::{Event, Timeline};
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 use tokio::sync::broadcast;
@@ -15,17 +15,19 @@ use tokio::sync::broadcast;
 use super::parts::{self, Ground};
 use crate::api::{Agent, ReloadMode, ReloadView, Stopped};
 use crate::config::{self, Config, WatchdogSettings};
+use crate::reservation::armed;
 use crate::view::{Problem, Severity};
 
 /// A running agent.
 pub(super) struct Running {
     pub(super) node: Node,
+    pub(super) me: NodeName,
     pub(super) dir: PathBuf,
     pub(super) ground: Arc<Ground>,
     /// As it took effect; what else stands in the file now waits for a restart.
     pub(super) config: Config,
-    /// Hierarchies on leases, for the warning about a missing watchdog.
-    pub(super) leased: Mutex<Vec<String>>,
+    /// How each hierarchy is claimed, for the warnings.
+    pub(super) claims: Mutex<Claims>,
 }
 
 #[async_trait]
@@ -54,7 +56,7 @@ impl Agent for Running {
         let dir = self.dir.clone();
         let read = tokio::task::spawn_blocking(move || config::read_whole(&dir)).await.map_err(|e| e.to_string())?;
         let (config, hierarchies, _) = read.map_err(|failure| failure.what)?;
-        let names = leased(&hierarchies);
+        let claims = claims(&hierarchies, &self.me);
         let members: Vec<Member> =
             hierarchies.into_iter().map(|loaded| self.ground.member(loaded)).collect::<Result<_, _>>()?;
         let keys = self.config.keys.as_deref().map(parts::keys).transpose().map_err(|failure| failure.what)?;
@@ -65,7 +67,7 @@ impl Agent for Running {
                 if let Some(keys) = keys {
                     self.node.set_keys(keys).await.map_err(gone)?;
                 }
-                *self.leased.lock().unwrap_or_else(PoisonError::into_inner) = names;
+                *self.claims.lock().unwrap_or_else(PoisonError::into_inner) = claims;
                 self.node.reload(members, Reload::Apply).await.map_err(gone)?
             }
         };
@@ -77,24 +79,41 @@ impl Agent for Running {
     }
 
     fn warnings(&self) -> Vec<Problem> {
-        if self.config.watchdog != WatchdogSettings::None {
-            return Vec::new();
-        }
-        let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
-        leased.iter().map(|name| unprotected(name)).collect()
+        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let guarded = self.config.watchdog != WatchdogSettings::None;
+        let warning = |(name, claim): &(HierarchyName, ClaimDefinition)| match claim {
+            ClaimDefinition::LockArea(_) => (!guarded).then(|| unprotected(name)),
+            ClaimDefinition::Reservation(spec) => {
+                let unproven = armed::read(&self.config.state_dir, name, spec).err()?;
+                Some(unarmed(name, &unproven))
+            }
+        };
+        claims.iter().filter_map(warning).collect()
     }
 }
 
-/// The hierarchies whose claim is a lease.
-pub(super) fn leased(hierarchies: &[Loaded<Builtin>]) -> Vec<String> {
-    let leased = hierarchies.iter().filter(|loaded| matches!(loaded.claim, ClaimDefinition::LockArea(_)));
-    leased.map(|loaded| loaded.hierarchy.name.to_string()).collect()
+/// How each hierarchy is claimed that this node may have to serve.
+pub(super) type Claims = Vec<(HierarchyName, ClaimDefinition)>;
+
+pub(super) fn claims(hierarchies: &[Loaded<Builtin>], me: &NodeName) -> Claims {
+    let here = hierarchies.iter().filter(|loaded| loaded.hierarchy.nodes.contains(me));
+    here.map(|loaded| (loaded.hierarchy.name.clone(), loaded.claim.clone())).collect()
 }
 
-fn unprotected(hierarchy: &str) -> Problem {
+/// A reservation that nobody has seen to work here.
+pub(crate) fn unarmed(hierarchy: &HierarchyName, why: &str) -> Problem {
     Problem {
         severity: Severity::Warning,
-        about: hierarchy.to_owned(),
+        about: hierarchy.to_string(),
+        what: format!("UNPROTECTED on this node: {why}"),
+        help: Some(format!("`ha arm {hierarchy}`, while it is out of service")),
+    }
+}
+
+fn unprotected(hierarchy: &HierarchyName) -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        about: hierarchy.to_string(),
         what: "UNPROTECTED: it is claimed by a lease, and there is no watchdog: a node whose agent hangs could go on writing \
                while another one has taken over"
             .to_owned(),

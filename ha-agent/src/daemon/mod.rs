@@ -23,6 +23,7 @@ use ha_resources::{clock, urgency};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::agent::Running;
+pub(crate) use self::agent::unarmed;
 use self::lock_file::LockFile;
 use self::parts::Ground;
 use crate::api::{self, Agent, ReloadMode};
@@ -126,7 +127,7 @@ async fn live(
         }
     }
     let ground = Arc::new(Ground::new(&config, &me, boot, &clock));
-    let leased = agent::leased(&hierarchies);
+    let claims = agent::claims(&hierarchies, &me);
     for loaded in hierarchies {
         builder = builder.member(ground.member(loaded).map_err(|e| Failure::new(Exit::BadInput, e))?);
     }
@@ -135,8 +136,14 @@ async fn live(
     let log = log::follow(node.recent_events().await.unwrap_or_default(), events)
         .map_err(|e| Failure::new(Exit::System, format!("the thread of the log could not be started: {e}")))?;
     let socket = config.socket.clone();
-    let running =
-        Arc::new(Running { node: node.clone(), dir: dir.to_owned(), ground, config, leased: Mutex::new(leased) });
+    let running = Arc::new(Running {
+        node: node.clone(),
+        me: me.clone(),
+        dir: dir.to_owned(),
+        ground,
+        config,
+        claims: Mutex::new(claims),
+    });
     let server = api::serve(&socket, running.clone()).map_err(|e| {
         Failure::new(Exit::System, format!("the socket {} cannot be opened: {e}", socket.path.display()))
             .help("`socket` in agent.ron says where it is and who may use it")

@@ -3,7 +3,11 @@
 //! Decides how they are opened, and that no disk is two hierarchies'. Leaves what is registered on them to `ha-core`, and
 //! how they are commanded to `ha-resources`.
 
+pub(crate) mod armed;
+pub(crate) mod breaking;
 mod late;
+pub(crate) mod prove;
+pub(crate) mod show;
 #[cfg(test)]
 pub(crate) mod testing;
 

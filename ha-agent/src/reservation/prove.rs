@@ -1,0 +1,402 @@
+//! Trying out what a disk does with reservations, on a disk that nobody uses; nothing is left behind.
+//!
+//! Decides what is tried, and what may be said afterwards. No data is read or written. Works with keys of this node of epoch 0, which no
+//! tenure has: whatever is left after a loss of power is taken away by the next claim like any dead holder's.
+
+use std::future::Future;
+
+use ha_core::claim::reservation::device::{
+    Answer, Command, Failure, Key, PathName, Ports, PowerLoss, Queued, ReservationDevice, ReservationType,
+};
+use ha_core::claim::reservation::{ClusterKey, Keyring, NodeNumber, Role, look};
+use ha_core::name::Epoch;
+use serde::{Deserialize, Serialize};
+
+use super::show::ask;
+
+/// What was shown on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Shown {
+    /// It was tried, and is so.
+    Yes,
+    /// It was tried, and is not so.
+    No,
+    /// It could not be tried from here.
+    NotTried,
+}
+
+impl Shown {
+    fn of(is: bool) -> Shown {
+        if is { Shown::Yes } else { Shown::No }
+    }
+}
+
+/// What a disk did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Proof {
+    /// It lets itself be registered with and reserved, and reads back as was asked for.
+    pub(crate) can_be_taken: Shown,
+    /// A node that is not registered is refused: shown by a reservation that it asks for.
+    pub(crate) refuses_others: Shown,
+    /// A holder is cut off by preemption: its key is gone, the reservation is the other's, and what it asks for is refused.
+    pub(crate) cuts_off: Shown,
+    /// Commands of a holder that is cut off are aborted (PREEMPT AND ABORT).
+    pub(crate) aborts: Shown,
+    /// Keys and reservation were accepted as to survive loss of power (APTPL).
+    pub(crate) outlasts_power_loss: Shown,
+    /// What a reservation takes away again.
+    pub(crate) can_be_released: Shown,
+    /// On how many paths it was tried.
+    pub(crate) paths: usize,
+}
+
+/// Why nothing could be tried, or not all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unproven {
+    /// Somebody uses the disk.
+    #[error(
+        "{device} is in use: {by}; nothing was changed. Take the hierarchy out of service first (`ha stop`), or see `ha claim show`"
+    )]
+    InUse {
+        /// Which.
+        device: String,
+        /// By whom.
+        by: String,
+    },
+    /// No path.
+    #[error("{0} has no path that works")]
+    NoPath(String),
+    /// The disk does not do what was asked for.
+    #[error("{device}: {what}: {failure}")]
+    Failed {
+        /// Which.
+        device: String,
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        failure: Failure,
+    },
+    /// The disk says it has done something, and has not.
+    #[error("{device}: {what}, but it reads back as: {seen}")]
+    ReadBack {
+        /// Which.
+        device: String,
+        /// What was tried.
+        what: &'static str,
+        /// What is there.
+        seen: String,
+    },
+    /// It was told to stop.
+    #[error("interrupted; nothing is left behind on {0}")]
+    Interrupted(String),
+    /// What was registered could not be taken away again.
+    #[error(
+        "{device}: the test's own keys could not be taken away: {failure}; they are {keys}: see `ha claim show`, `ha claim break`"
+    )]
+    LeftBehind {
+        /// Which.
+        device: String,
+        /// Why.
+        failure: String,
+        /// Which.
+        keys: String,
+    },
+}
+
+/// Tries a disk out.
+pub(crate) struct Trial<'a> {
+    keyring: &'a Keyring,
+    device: &'a dyn ReservationDevice,
+    kind: ReservationType,
+    holder: Key,
+    other: Key,
+}
+
+impl<'a> Trial<'a> {
+    /// On a device, as a node. Touches nothing.
+    #[expect(clippy::expect_used, reason = "epoch 0 fits into every key")]
+    pub(crate) fn new(
+        keyring: &'a Keyring,
+        me: NodeNumber,
+        device: &'a dyn ReservationDevice,
+        kind: ReservationType,
+    ) -> Trial<'a> {
+        let key = |role| keyring.encode(ClusterKey { role, node: me, epoch: Epoch::ZERO }).expect("epoch 0 fits");
+        Trial { keyring, device, kind, holder: key(Role::Holder), other: key(Role::Challenger) }
+    }
+
+    /// Tries everything, and takes away what it registered: at the end, after an error, and when `interrupted` is over.
+    pub(crate) async fn run(&self, interrupted: impl Future<Output = ()>) -> Result<Proof, Unproven> {
+        let paths = self.free().await?;
+        let done = tokio::select! {
+            done = self.steps(&paths) => done,
+            () = interrupted => Err(Unproven::Interrupted(self.name())),
+        };
+        let cleared = self.clear_away(&paths).await;
+        let mut proof = done?;
+        cleared?;
+        proof.can_be_released = Shown::Yes;
+        Ok(proof)
+    }
+
+    fn name(&self) -> String {
+        self.device.name().to_owned()
+    }
+
+    /// The paths that work, if nobody uses the disk.
+    async fn free(&self) -> Result<Vec<PathName>, Unproven> {
+        let mut paths = Vec::new();
+        for path in self.device.paths() {
+            let Ok(shown) = look(self.keyring, self.device, &path).await else { continue };
+            let holder = shown.held.map(|held| {
+                let whose = held.key.map_or("all that are registered".to_owned(), |key| self.keyring.describe(key));
+                format!("reserved by {whose}")
+            });
+            let key = shown.keys.first().map(|key| format!("registered is {}", self.keyring.describe(key.key)));
+            if let Some(by) = holder.or(key) {
+                return Err(Unproven::InUse { device: self.name(), by });
+            }
+            paths.push(path);
+        }
+        if paths.is_empty() { Err(Unproven::NoPath(self.name())) } else { Ok(paths) }
+    }
+
+    async fn steps(&self, paths: &[PathName]) -> Result<Proof, Unproven> {
+        let [first, others @ ..] = paths else { return Err(Unproven::NoPath(self.name())) };
+        let keeps = self.register(first, self.holder).await?;
+        let kind = self.kind;
+        self.change(first, "reserving", Command::Reserve { key: self.holder, kind }).await?;
+        self.expect(first, "it says that it is reserved", self.holder, &[self.holder]).await?;
+        let mut proof = Proof {
+            can_be_taken: Shown::Yes,
+            refuses_others: Shown::NotTried,
+            cuts_off: Shown::NotTried,
+            aborts: self.aborts(first).await,
+            outlasts_power_loss: Shown::of(keeps == PowerLoss::Keeps),
+            can_be_released: Shown::NotTried,
+            paths: paths.len(),
+        };
+        if let Some(second) = others.first() {
+            let refused = ask(self.device, second, Command::Reserve { key: self.other, kind }).await;
+            proof.refuses_others = Shown::of(refused == Err(Failure::Conflict));
+            proof.cuts_off = self.cut_off(first, second, proof.aborts).await?;
+        }
+        Ok(proof)
+    }
+
+    /// A key that nobody has: a disk that knows the command finds that there is nothing to do.
+    async fn aborts(&self, path: &PathName) -> Shown {
+        let (victim, queued) = (Some(self.other), Queued::Aborted);
+        let command = Command::Preempt { key: self.holder, victim, kind: self.kind, queued };
+        match ask(self.device, path, command).await {
+            Ok(_) | Err(Failure::Conflict) => Shown::Yes,
+            Err(Failure::NotSupported) => Shown::No,
+            Err(_) => Shown::NotTried,
+        }
+    }
+
+    /// Over the second path this node is somebody else to the disk.
+    async fn cut_off(&self, first: &PathName, second: &PathName, aborts: Shown) -> Result<Shown, Unproven> {
+        self.register(second, self.other).await?;
+        let queued = if aborts == Shown::Yes { Queued::Aborted } else { Queued::Stay };
+        let (key, victim, kind) = (self.other, Some(self.holder), self.kind);
+        self.change(second, "preempting", Command::Preempt { key, victim, kind, queued }).await?;
+        self.expect(second, "it says that the holder was preempted", self.other, &[self.other]).await?;
+        let again = ask(self.device, first, Command::Reserve { key: self.holder, kind }).await;
+        Ok(Shown::of(again == Err(Failure::Conflict)))
+    }
+
+    /// Says what the disk agreed to as to loss of power.
+    async fn register(&self, path: &PathName, key: Key) -> Result<PowerLoss, Unproven> {
+        let command = |power_loss| Command::RegisterIgnoring { new: Some(key), ports: Ports::This, power_loss };
+        match ask(self.device, path, command(PowerLoss::Keeps)).await {
+            Ok(_) => Ok(PowerLoss::Keeps),
+            Err(Failure::NotSupported | Failure::Rejected(_)) => {
+                self.change(path, "registering", command(PowerLoss::Forgets)).await?;
+                Ok(PowerLoss::Forgets)
+            }
+            Err(failure) => Err(self.failed("registering", failure)),
+        }
+    }
+
+    async fn change(&self, path: &PathName, what: &'static str, command: Command) -> Result<Answer, Unproven> {
+        ask(self.device, path, command).await.map_err(|failure| self.failed(what, failure))
+    }
+
+    fn failed(&self, what: &'static str, failure: Failure) -> Unproven {
+        Unproven::Failed { device: self.name(), what, failure }
+    }
+
+    async fn expect(&self, path: &PathName, what: &'static str, holder: Key, keys: &[Key]) -> Result<(), Unproven> {
+        let shown = look(self.keyring, self.device, path).await.map_err(|f| self.failed("reading back", f))?;
+        let held = shown.held.is_some_and(|held| held.key == Some(holder) && held.kind == self.kind);
+        let registered: Vec<Key> = shown.keys.iter().map(|seen| seen.key).collect();
+        if held && registered == keys {
+            return Ok(());
+        }
+        let seen = format!("reserved {:?}, registered {registered:?}", shown.held);
+        Err(Unproven::ReadBack { device: self.name(), what, seen })
+    }
+
+    /// Takes away the test's own keys, and with them its reservation; nobody else's, who may have come meanwhile.
+    async fn clear_away(&self, paths: &[PathName]) -> Result<(), Unproven> {
+        let mine = [self.holder, self.other];
+        let mut failure = None;
+        for path in paths {
+            for key in mine {
+                // Refused where it is not held under this key; what counts is what is there in the end.
+                let _ = ask(self.device, path, Command::Release { key, kind: self.kind }).await;
+                let command =
+                    Command::Register { old: Some(key), new: None, ports: Ports::This, power_loss: PowerLoss::Forgets };
+                // A conflict: it was another one, or none.
+                if let Err(other) = ask(self.device, path, command).await
+                    && other != Failure::Conflict
+                {
+                    failure = Some(other.to_string());
+                }
+            }
+        }
+        for path in paths {
+            let Ok(shown) = look(self.keyring, self.device, path).await else { continue };
+            let left: Vec<String> =
+                shown.keys.iter().filter(|seen| mine.contains(&seen.key)).map(|seen| seen.key.to_string()).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            let failure = failure.unwrap_or_else(|| "it says that they were".to_owned());
+            return Err(Unproven::LeftBehind { device: self.name(), failure, keys: left.join(", ") });
+        }
+        let failure = failure.unwrap_or_else(|| "no path answers".to_owned());
+        Err(Unproven::LeftBehind { device: self.name(), failure, keys: mine.map(|key| key.to_string()).join(", ") })
+    }
+}
+
+impl Proof {
+    /// What is not shown that a claim relies on, in words; none when all is.
+    pub(crate) fn lacking(&self) -> Option<String> {
+        let all = [
+            (self.can_be_taken, "that it can be taken"),
+            (self.refuses_others, "that others are refused"),
+            (self.cuts_off, "that a dead holder can be cut off"),
+        ];
+        let wrong: Vec<&str> = all.iter().filter(|(shown, _)| *shown == Shown::No).map(|(_, what)| *what).collect();
+        if !wrong.is_empty() {
+            return Some(format!("it was tried and is NOT so {}", wrong.join(" and ")));
+        }
+        let open: Vec<&str> =
+            all.iter().filter(|(shown, _)| *shown == Shown::NotTried).map(|(_, what)| *what).collect();
+        let why = if self.paths < 2 { " (one node with one path cannot be two initiators)" } else { "" };
+        (!open.is_empty()).then(|| format!("not shown {}{why}", open.join(" and ")))
+    }
+
+    /// One line for each thing.
+    pub(crate) fn lines(&self) -> Vec<(Shown, &'static str)> {
+        vec![
+            (self.can_be_taken, "it can be registered with and reserved, and reads back as asked"),
+            (self.refuses_others, "an unregistered path is refused the reservation"),
+            (self.cuts_off, "a holder is cut off by preemption over another path, and refused from then on"),
+            (self.aborts, "PREEMPT AND ABORT: what a holder left under way is aborted"),
+            (self.outlasts_power_loss, "APTPL: keys and reservation outlast loss of power (as it says)"),
+            (self.can_be_released, "everything was taken away again"),
+            (Shown::NotTried, "the refusal of a write itself: no data is written here"),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use ha_core::claim::reservation::device::Ports;
+    use ha_core::sim::scsi::{Nexus, Request, Target};
+
+    use super::super::testing::{Shelf, common};
+    use super::super::{Opened, show};
+    use super::*;
+
+    const KIND: ReservationType = ReservationType::WriteExclusiveRegistrantsOnly;
+
+    fn keyring() -> Keyring {
+        let common = common("alpha");
+        Keyring::new(&common.cluster, common.nodes).unwrap()
+    }
+
+    fn open(shelf: &Arc<Shelf>) -> Opened {
+        shelf.reached_by("alpha").open(Path::new("/dev/one"), Duration::from_secs(3)).unwrap()
+    }
+
+    async fn try_out(shelf: &Arc<Shelf>, interrupted: impl Future<Output = ()>) -> Result<Proof, Unproven> {
+        let (keyring, disk) = (keyring(), open(shelf));
+        let me = keyring.number_of(&common("alpha").node).unwrap();
+        Trial::new(&keyring, me, &*disk.device, KIND).run(interrupted).await
+    }
+
+    /// A key as some other cluster would have, registered over a third initiator.
+    fn stranger(shelf: &Shelf) {
+        let nexus = Nexus { initiator: 77, port: 1 };
+        let disk = shelf.disk("one");
+        let mut disk = disk.lock().unwrap();
+        disk.connect(nexus);
+        let new = Key::new(0xabcd);
+        let command = Command::RegisterIgnoring { new, ports: Ports::This, power_loss: PowerLoss::Forgets };
+        while disk.run(nexus, Request::Reservation(command)).unwrap().is_err() {}
+    }
+
+    fn is_free(shelf: &Shelf) -> bool {
+        let disk = shelf.disk("one");
+        let disk = disk.lock().unwrap();
+        disk.registrations().is_empty() && disk.reservation().held.is_none()
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_disk_is_tried_out_and_left_as_it_was() {
+        let ports = NonZeroU16::new(2).unwrap();
+        for target in [Target::standard(ports), Target::lio(ports), Target::tgt(ports)] {
+            let shelf = Shelf::default();
+            shelf.put_target("/dev/one", "one", target);
+            let shelf = Arc::new(shelf);
+            let proof = try_out(&shelf, std::future::pending()).await.unwrap();
+            assert_eq!(proof.lacking(), None, "{proof:?}");
+            assert_eq!((proof.can_be_released, proof.paths), (Shown::Yes, 2));
+            assert!(is_free(&shelf));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_somebody_uses_is_not_touched() {
+        let shelf = Shelf::with(&[("/dev/one", "one")]);
+        stranger(&shelf);
+        let before = shelf.disk("one").lock().unwrap().reservation().generation;
+        let refused = try_out(&shelf, std::future::pending()).await.unwrap_err();
+        assert!(matches!(&refused, Unproven::InUse { by, .. } if by.contains("none of this cluster's")), "{refused}");
+        assert_eq!(shelf.disk("one").lock().unwrap().reservation().generation, before);
+        let report = show::report(&keyring(), &open(&shelf)).await;
+        assert!(report.stranger().unwrap().contains("0x000000000000abcd"), "{report:?}");
+        let text = anstream::adapter::strip_str(&show::render(&report)).to_string();
+        assert!(text.contains("reservation  none") && text.contains("which is none of this cluster's"), "{text}");
+    }
+
+    /// After any number of commands: those in the way of every step.
+    #[tokio::test]
+    async fn an_interruption_at_any_moment_leaves_nothing_behind() {
+        let mut interrupted = 0;
+        for turns in 0..100 {
+            let shelf = Shelf::with(&[("/dev/one", "one")]);
+            let later = async {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            };
+            match try_out(&shelf, later).await {
+                Err(Unproven::Interrupted(_)) => interrupted += 1,
+                Ok(_) => {}
+                Err(other) => panic!("after {turns} turns: {other}"),
+            }
+            assert!(is_free(&shelf), "after {turns} turns");
+        }
+        assert!((5..100).contains(&interrupted), "{interrupted}");
+    }
+}
