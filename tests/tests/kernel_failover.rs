@@ -67,9 +67,8 @@ fn nodes_that_lose_power_are_replaced_down_to_the_last() -> Result<()> {
 }
 
 /// S1, S7: what a hung holder had in memory is not on the disk when it goes on, but thrown away; it comes back as a bystander.
-#[test]
-fn what_a_hung_holder_had_not_written_is_thrown_away() -> Result<()> {
-    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), ClaimKind::Reservation)?;
+fn a_hung_holder_is_cut_off(claim: ClaimKind) -> Result<()> {
+    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), claim)?;
     let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
     let client = cluster.ledger_client()?;
     client.until_served_by("alpha");
@@ -77,6 +76,7 @@ fn what_a_hung_holder_had_not_written_is_thrown_away() -> Result<()> {
     alpha.shell("echo 0 >/proc/sys/vm/dirty_writeback_centisecs; echo 360000 >/proc/sys/vm/dirty_expire_centisecs")?;
     alpha.shell(&format!("yes {WRITTEN} | head -c 1M >{MOUNTED}/written && sync {MOUNTED}/written"))?;
     alpha.shell(&format!("yes {DIRTY} | head -c 4M >{MOUNTED}/dirty"))?;
+    let life = alpha.boot_id()?;
     alpha.hang()?;
 
     client.until_served_by("beta");
@@ -84,6 +84,10 @@ fn what_a_hung_holder_had_not_written_is_thrown_away() -> Result<()> {
     alpha.wake()?;
     cluster.until_heard("beta", "alpha", "alive");
     cluster.until("alpha", "alpha knows that beta serves", |status| status.place(LEDGER) == Some("beta"));
+    if claim == ClaimKind::ReservationAlone {
+        assert_eq!(alpha.boot_id()?, life, "alpha was reset: then the disk had nothing to refuse");
+        alpha.shell("dmesg | grep 'reservation conflict'")?;
+    }
     eventually("alpha has nothing mounted", || alpha.shell(&format!("! grep {MOUNTED} /proc/mounts")));
     client.until_served_by("beta");
 
@@ -98,6 +102,18 @@ fn what_a_hung_holder_had_not_written_is_thrown_away() -> Result<()> {
     assert!(on_disk(WRITTEN)?, "what was made durable is there: this test can see");
     assert!(!on_disk(DIRTY)?, "what was not, came to the disk after all");
     Ok(())
+}
+
+/// Its watchdog resets it as soon as it goes on.
+#[test]
+fn what_a_hung_holder_had_not_written_is_thrown_away() -> Result<()> {
+    a_hung_holder_is_cut_off(ClaimKind::Reservation)
+}
+
+/// It goes on with all that it was doing, and the disk refuses it.
+#[test]
+fn without_a_watchdog_the_disk_alone_refuses_a_holder_that_was_hung() -> Result<()> {
+    a_hung_holder_is_cut_off(ClaimKind::ReservationAlone)
 }
 
 /// S6, L1: a holder that nobody hears, but that reaches the storage, keeps what it has; one that does not reach the storage is replaced.

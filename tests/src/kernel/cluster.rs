@@ -26,8 +26,10 @@ pub type KernelCluster = Cluster<KernelLab>;
 pub enum ClaimKind {
     /// A lease in a lock area on the second shared disk, guarded by a watchdog device.
     LockArea,
-    /// A persistent reservation on the disk that is to be protected.
+    /// A persistent reservation on the disk that is to be protected, and a watchdog device for what cannot be stopped.
     Reservation,
+    /// The same without a watchdog: nothing but the disk itself keeps a node from writing that lost its reservation.
+    ReservationAlone,
 }
 
 impl ClaimKind {
@@ -35,7 +37,9 @@ impl ClaimKind {
     fn text(self) -> String {
         match self {
             ClaimKind::LockArea => r#"LockArea("main")"#.to_owned(),
-            ClaimKind::Reservation => format!("Reservation(devices: [{:?}])", disk_link(0)),
+            ClaimKind::Reservation | ClaimKind::ReservationAlone => {
+                format!("Reservation(devices: [{:?}])", disk_link(0))
+            }
         }
     }
 }
@@ -137,7 +141,11 @@ fn agent_file(nodes: &[Guest], claim: ClaimKind) -> String {
 "#,
             disk_link(1)
         ),
-        ClaimKind::Reservation => String::new(),
+        ClaimKind::Reservation | ClaimKind::ReservationAlone => String::new(),
+    };
+    let watchdog = match claim {
+        ClaimKind::LockArea | ClaimKind::Reservation => r#"Device(path: "/dev/watchdog1", timeout: "2s")"#,
+        ClaimKind::ReservationAlone => "None",
     };
     format!(
         r#"(
@@ -146,7 +154,7 @@ fn agent_file(nodes: &[Guest], claim: ClaimKind) -> String {
 {}    }},
     heartbeat: (interval: "100ms", late_after: "500ms", dead_after: "1500ms", startup_grace: "5s"),
     keys: "{CONFIG}/keys",
-{area}    watchdog: Device(path: "/dev/watchdog1", timeout: "2s"),
+{area}    watchdog: {watchdog},
     run_dir: "/run/ha",
     state_dir: "/run/lab/state",
     log_dir: "/run/lab/log",

@@ -37,7 +37,7 @@ impl Fault {
     pub fn all(claim: ClaimKind) -> Vec<Fault> {
         use Fault::{AgentKilled, Hang, Move, NetworkCut, PowerLoss, ServiceKilled, StorageCut, TargetPowerLoss};
         let mut all = vec![PowerLoss, StorageCut, ServiceKilled, AgentKilled, TargetPowerLoss, Move];
-        if claim == ClaimKind::Reservation {
+        if claim != ClaimKind::LockArea {
             all.extend([Hang, NetworkCut]);
         }
         all
