@@ -138,13 +138,14 @@ impl DatabaseClient {
         let output = cluster.lab().outside("psql", &query)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rows: BTreeSet<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
-        let list = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
-        let lost: Vec<u64> = list.iter().map(|(_, number)| *number).filter(|number| !rows.contains(number)).collect();
+        let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost: Vec<u64> =
+            committed.iter().map(|(_, number)| *number).filter(|number| !rows.contains(number)).collect();
         if lost.is_empty() && !rows.is_empty() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(Trouble::new(format!("of {} committed rows {} are lost: {lost:?} {said}", list.len(), lost.len())))
+        Err(Trouble::new(format!("of {} committed rows {} are lost: {lost:?} {said}", committed.len(), lost.len())))
     }
 
     fn end(&mut self) {

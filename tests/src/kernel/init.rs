@@ -1,7 +1,7 @@
 //! Inside a guest: process number 1. Makes a machine out of a kernel and the host's files, keeps the agent running, reaps orphans.
 //!
 //! The guest's root is the host's, seen read-only through hostfs, under a layer in memory that takes what is written; so a program just
-//! built runs in the guest as it is. Leaves disks to [`super::target`] and [`super::initiator`], and commands to [`super::remote`].
+//! built runs in the guest as it is. Leaves disks to `target` and `initiator`, and commands to [`super::remote`].
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt as _;
