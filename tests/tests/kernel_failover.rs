@@ -172,3 +172,22 @@ fn a_target_loses_power_with_and_without_its_reservations() -> Result<()> {
     }
     cluster.judge(client).map(drop)
 }
+
+/// S1 of another kind: a bystander has read the disk, and its kernel remembers what it saw as long as anybody, such as the agent, has the disk
+/// open. When it takes over it must see what is there now.
+#[test]
+fn what_a_bystander_has_read_is_not_taken_for_what_is_on_the_disk() -> Result<()> {
+    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), ClaimKind::Reservation)?;
+    let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+    for (holder, bystander) in [(alpha, beta), (beta, alpha)] {
+        bystander.shell(&format!("dd if={} of=/dev/null bs=1M count=96", disk_link(0)))?;
+        holder.shell(&format!("mkdir {MOUNTED}/{0} && echo new >{MOUNTED}/{0}/file && sync", holder.name()))?;
+        assert_eq!(Fault::Move.strike(&cluster, LEDGER_PROGRAM)?, bystander.name());
+        client.until_served_by(bystander.name());
+        bystander.shell(&format!("grep new {MOUNTED}/{}/file", holder.name()))?;
+    }
+    assert_eq!(cluster.judge(client)?, ["alpha", "beta", "alpha"]);
+    Ok(())
+}

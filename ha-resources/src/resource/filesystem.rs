@@ -11,6 +11,7 @@ mod users;
 mod tests;
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,11 @@ use self::users::Target;
 use crate::command::{self, Children, Program, most_of};
 use crate::mounts::{self, Mount};
 use crate::proc::{self, Stat};
+
+mod ioctl {
+    //! `BLKFLSBUF` of `linux/fs.h`: takes the descriptor of an open block device.
+    nix::ioctl_none!(flush_buffers, 0x12, 97);
+}
 
 /// What is mounted where, as the operator says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +127,30 @@ impl Filesystem {
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
         let program = Program { children: self.children.clone(), ..Program::of(context, &command) };
         Ok(program.run(deadline.saturating_duration_since(Instant::now())).await?)
+    }
+
+    /// Has the kernel drop what it remembers of the device. While another node wrote to it, anybody here may have read it, as udev does; and
+    /// what was read is kept as long as somebody has the device open, as whoever watches its reservation has. A filesystem mounted over that
+    /// would be damaged.
+    async fn forget_what_was_read(&self, deadline: Instant) -> Result<(), Failed> {
+        let device = self.spec.device.clone();
+        let done = by(deadline, move || {
+            let file = match std::fs::File::open(&device) {
+                Ok(file) => file,
+                // Such as `tmpfs`, or another machine's: nothing is remembered. Whatever else is wrong mount(8) will tell.
+                Err(_) => return Ok(()),
+            };
+            if !file.metadata()?.file_type().is_block_device() {
+                return Ok(());
+            }
+            // SAFETY: the descriptor is open for the whole call, and this request takes no argument.
+            unsafe { ioctl::flush_buffers(file.as_raw_fd()) }.map(drop).map_err(io::Error::from)
+        });
+        let done = done.await.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut)));
+        done.map_err(|e| {
+            let device = &self.spec.device;
+            Failed(format!("cannot drop what the kernel remembers of {device}: {e}; look for errors of its storage"))
+        })
     }
 
     async fn check(&self, context: &Context, deadline: Instant) -> Result<(), Failed> {
@@ -358,6 +388,7 @@ impl Resource for Filesystem {
             let made = made.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut)));
             made.map_err(|e| Failed(format!("cannot make the mount point {}: {e}", self.spec.at.display())))?;
         }
+        self.forget_what_was_read(deadline).await?;
         self.check(context, deadline).await?;
         self.mount(context, deadline).await
     }
