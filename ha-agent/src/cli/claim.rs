@@ -90,12 +90,26 @@ pub(crate) struct ArmArgs {
     /// The hierarchy, which must be out of service [default: every one that is claimed by reservation]
     #[arg(value_parser = super::hierarchy_name)]
     hierarchy: Option<HierarchyName>,
+    /// Show it with another node, which runs `ha arm HIERARCHY --hold` meanwhile: its hold is cut off
+    #[arg(long, value_name = "NODE", value_parser = node_name, requires = "hierarchy")]
+    against: Option<NodeName>,
+    /// Hold the disks until another node, which runs `ha arm HIERARCHY --against NODE`, has cut this one off
+    #[arg(long, requires = "hierarchy", conflicts_with = "against")]
+    hold: bool,
     /// This node's name in agent.ron [default: the host name]
     #[arg(long, env = "HA_NODE", value_name = "NODE", value_parser = node_name)]
     node: Option<NodeName>,
     /// As JSON, for programs
     #[arg(long)]
     json: bool,
+}
+
+/// How a claim is tried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Alone,
+    Against(NodeNumber),
+    Hold,
 }
 
 /// What the commands work on.
@@ -235,6 +249,7 @@ async fn interrupted() {
 
 fn unproven(unproven: &Unproven) -> Failure {
     let exit = match unproven {
+        Unproven::NobodyCame { .. } => Exit::TimedOut,
         Unproven::InUse { .. } | Unproven::Interrupted(_) | Unproven::ReadBack { .. } => Exit::Refused,
         Unproven::NoPath(_) | Unproven::Failed { .. } | Unproven::LeftBehind { .. } => Exit::System,
     };
@@ -281,10 +296,15 @@ pub(crate) async fn arm(dir: &Path, args: ArmArgs) -> Result<Exit, Failure> {
     if chosen.is_empty() {
         return Err(Failure::new(Exit::BadInput, "no hierarchy is claimed by reservation: there is nothing to arm"));
     }
+    let way = match &args.against {
+        Some(rival) => Way::Against(ground.keyring.number_of(rival).map_err(|e| Failure::new(Exit::BadInput, e))?),
+        None if args.hold => Way::Hold,
+        None => Way::Alone,
+    };
     let mut armed = Vec::new();
     let mut first_wrong = None;
     for (name, spec) in &chosen {
-        let said = arm_one(&ground, me, name, spec, args.json).await;
+        let said = arm_one(&ground, (me, way), (name, spec), args.json).await;
         let lacking = match said {
             Ok(None) => None,
             Ok(Some(lacking)) => Some(lacking),
@@ -311,9 +331,8 @@ pub(crate) async fn arm(dir: &Path, args: ArmArgs) -> Result<Exit, Failure> {
 /// Says what is lacking.
 async fn arm_one(
     ground: &Ground,
-    me: NodeNumber,
-    name: &HierarchyName,
-    spec: &ReservationSpec,
+    (me, way): (NodeNumber, Way),
+    (name, spec): (&HierarchyName, &ReservationSpec),
     json: bool,
 ) -> Result<Option<String>, Failure> {
     let opened = crate::reservation::open_all(Arc::new(Machine), spec.clone())
@@ -322,12 +341,27 @@ async fn arm_one(
     let mut disks = Vec::new();
     for disk in &opened {
         let trial = Trial::new(&ground.keyring, me, &*disk.device, spec.kind);
-        let proof = trial.run(interrupted()).await.map_err(|e| unproven(&e))?;
+        let proof = match way {
+            Way::Alone => trial.run(interrupted()).await,
+            Way::Against(rival) => trial.run_against(rival, interrupted()).await,
+            Way::Hold => {
+                if !json {
+                    say(format!("holding {} until another node cuts this one off\n", disk.path.display()))?;
+                }
+                trial.hold(interrupted()).await
+            }
+        };
+        let proof = proof.map_err(|e| unproven(&e))?;
         if !json {
             say(format!("{}: {} {}\n", styled(HEAD, name), disk.path.display(), styled(DIM, &disk.identity)))?;
             say(proof_lines(&proof))?;
         }
         disks.push(ProvenDisk { path: disk.path.clone(), identity: disk.identity.to_string(), proof });
+    }
+    if way == Way::Hold {
+        // What the other node saw is kept there.
+        let wrong = disks.iter().any(|disk| disk.proof.cuts_off != Shown::Yes);
+        return Ok(wrong.then(|| "this node was preempted, and was not refused afterwards".to_owned()));
     }
     let state_dir = &ground.config.state_dir;
     Armed::now(spec, disks).write(state_dir, name).map_err(|e| {

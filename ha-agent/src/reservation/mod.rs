@@ -6,6 +6,8 @@
 pub(crate) mod armed;
 pub(crate) mod breaking;
 mod late;
+#[cfg(test)]
+mod node_tests;
 pub(crate) mod prove;
 pub(crate) mod show;
 #[cfg(test)]

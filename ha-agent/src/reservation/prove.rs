@@ -4,6 +4,7 @@
 //! tenure has: whatever is left after a loss of power is taken away by the next claim like any dead holder's.
 
 use std::future::Future;
+use std::time::Duration;
 
 use ha_core::claim::reservation::device::{
     Answer, Command, Failure, Key, PathName, Ports, PowerLoss, Queued, ReservationDevice, ReservationType,
@@ -13,6 +14,11 @@ use ha_core::name::Epoch;
 use serde::{Deserialize, Serialize};
 
 use super::show::ask;
+
+/// Two nodes that try a disk out together wait for each other for so long.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// And look so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What was shown on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +92,14 @@ pub(crate) enum Unproven {
         /// What is there.
         seen: String,
     },
+    /// Nobody came.
+    #[error("{device}: waited {} s for {awaited}; nothing is left behind", PATIENCE.as_secs())]
+    NobodyCame {
+        /// Which.
+        device: String,
+        /// For what.
+        awaited: String,
+    },
     /// It was told to stop.
     #[error("interrupted; nothing is left behind on {0}")]
     Interrupted(String),
@@ -128,15 +142,105 @@ impl<'a> Trial<'a> {
     /// Tries everything, and takes away what it registered: at the end, after an error, and when `interrupted` is over.
     pub(crate) async fn run(&self, interrupted: impl Future<Output = ()>) -> Result<Proof, Unproven> {
         let paths = self.free().await?;
+        self.carefully(&paths, self.steps(&paths), interrupted).await
+    }
+
+    /// As [`Trial::run`], against another node that [holds](Trial::hold) the disk meanwhile: waits for that, and cuts it off.
+    pub(crate) async fn run_against(
+        &self,
+        rival: NodeNumber,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Proof, Unproven> {
+        let paths = self.device.paths();
+        self.carefully(&paths, self.steps_against(&paths, rival), interrupted).await
+    }
+
+    /// Takes the disk, and waits until another node has cut this one off.
+    pub(crate) async fn hold(&self, interrupted: impl Future<Output = ()>) -> Result<Proof, Unproven> {
+        let paths = self.free().await?;
+        self.carefully(&paths, self.be_cut_off(&paths), interrupted).await
+    }
+
+    async fn carefully(
+        &self,
+        paths: &[PathName],
+        steps: impl Future<Output = Result<Proof, Unproven>>,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Proof, Unproven> {
         let done = tokio::select! {
-            done = self.steps(&paths) => done,
+            done = steps => done,
             () = interrupted => Err(Unproven::Interrupted(self.name())),
         };
-        let cleared = self.clear_away(&paths).await;
+        let cleared = self.clear_away(paths).await;
         let mut proof = done?;
         cleared?;
         proof.can_be_released = Shown::Yes;
         Ok(proof)
+    }
+
+    async fn steps_against(&self, paths: &[PathName], rival: NodeNumber) -> Result<Proof, Unproven> {
+        let Some(path) = paths.first() else { return Err(Unproven::NoPath(self.name())) };
+        let key = ClusterKey { role: Role::Holder, node: rival, epoch: Epoch::ZERO };
+        let Ok(victim) = self.keyring.encode(key) else { return Err(Unproven::NoPath(self.name())) };
+        let awaited = format!("{} to hold it (`ha arm HIERARCHY --hold`)", self.keyring.describe(victim));
+        self.until(path, awaited, |holder, keys| holder == Some(victim) && keys.contains(&victim) && keys.len() == 1)
+            .await?;
+        let refused = ask(self.device, path, Command::Reserve { key: self.holder, kind: self.kind }).await;
+        let keeps = self.register(path, self.holder).await?;
+        let aborts = self.aborts(path).await;
+        let queued = if aborts == Shown::Yes { Queued::Aborted } else { Queued::Stay };
+        let command = Command::Preempt { key: self.holder, victim: Some(victim), kind: self.kind, queued };
+        self.change(path, "preempting", command).await?;
+        self.expect(path, "it says that the holder was preempted", self.holder, &[self.holder]).await?;
+        Ok(Proof {
+            can_be_taken: Shown::Yes,
+            refuses_others: Shown::of(refused == Err(Failure::Conflict)),
+            cuts_off: Shown::Yes,
+            aborts,
+            outlasts_power_loss: Shown::of(keeps == PowerLoss::Keeps),
+            can_be_released: Shown::NotTried,
+            paths: paths.len(),
+        })
+    }
+
+    async fn be_cut_off(&self, paths: &[PathName]) -> Result<Proof, Unproven> {
+        let Some(path) = paths.first() else { return Err(Unproven::NoPath(self.name())) };
+        let (keeps, kind) = (self.register(path, self.holder).await?, self.kind);
+        self.change(path, "reserving", Command::Reserve { key: self.holder, kind }).await?;
+        self.expect(path, "it says that it is reserved", self.holder, &[self.holder]).await?;
+        let awaited = "another node to cut this one off (`ha arm HIERARCHY --against NODE`)".to_owned();
+        self.until(path, awaited, |holder, keys| holder != Some(self.holder) && !keys.contains(&self.holder)).await?;
+        let again = ask(self.device, path, Command::Reserve { key: self.holder, kind }).await;
+        Ok(Proof {
+            can_be_taken: Shown::Yes,
+            refuses_others: Shown::NotTried,
+            cuts_off: Shown::of(again == Err(Failure::Conflict)),
+            aborts: Shown::NotTried,
+            outlasts_power_loss: Shown::of(keeps == PowerLoss::Keeps),
+            can_be_released: Shown::NotTried,
+            paths: paths.len(),
+        })
+    }
+
+    /// Waits until the disk is as wanted.
+    async fn until(
+        &self,
+        path: &PathName,
+        awaited: String,
+        wanted: impl Fn(Option<Key>, &[Key]) -> bool,
+    ) -> Result<(), Unproven> {
+        let seen = async {
+            loop {
+                let shown = look(self.keyring, self.device, path).await.map_err(|f| self.failed("reading", f))?;
+                let keys: Vec<Key> = shown.keys.iter().map(|seen| seen.key).collect();
+                if wanted(shown.held.and_then(|held| held.key), &keys) {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let nobody = || Err(Unproven::NobodyCame { device: self.name(), awaited });
+        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| nobody())
     }
 
     fn name(&self) -> String {
@@ -285,7 +389,12 @@ impl Proof {
         }
         let open: Vec<&str> =
             all.iter().filter(|(shown, _)| *shown == Shown::NotTried).map(|(_, what)| *what).collect();
-        let why = if self.paths < 2 { " (one node with one path cannot be two initiators)" } else { "" };
+        let why = match self.paths {
+            1 => {
+                " (one node with one path cannot be two initiators: `ha arm HIERARCHY --hold` there, `--against NODE` here)"
+            }
+            _ => "",
+        };
         (!open.is_empty()).then(|| format!("not shown {}{why}", open.join(" and ")))
     }
 
@@ -293,8 +402,8 @@ impl Proof {
     pub(crate) fn lines(&self) -> Vec<(Shown, &'static str)> {
         vec![
             (self.can_be_taken, "it can be registered with and reserved, and reads back as asked"),
-            (self.refuses_others, "an unregistered path is refused the reservation"),
-            (self.cuts_off, "a holder is cut off by preemption over another path, and refused from then on"),
+            (self.refuses_others, "who is not registered is refused the reservation"),
+            (self.cuts_off, "a holder is cut off by preemption, and refused from then on"),
             (self.aborts, "PREEMPT AND ABORT: what a holder left under way is aborted"),
             (self.outlasts_power_loss, "APTPL: keys and reservation outlast loss of power (as it says)"),
             (self.can_be_released, "everything was taken away again"),
@@ -377,6 +486,27 @@ mod tests {
         assert!(report.stranger().unwrap().contains("0x000000000000abcd"), "{report:?}");
         let text = anstream::adapter::strip_str(&show::render(&report)).to_string();
         assert!(text.contains("reservation  none") && text.contains("which is none of this cluster's"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_nodes_show_each_other_that_a_holder_is_cut_off() {
+        let shelf = Shelf::with(&[("/dev/one", "one")]);
+        let keyring = keyring();
+        let reached = |node: &str| shelf.reached_by(node).open(Path::new("/dev/one"), Duration::from_secs(3)).unwrap();
+        let (alpha, beta) = (reached("alpha"), reached("beta"));
+        let number = |node: &str| keyring.number_of(&common(node).node).unwrap();
+        let winner = Trial::new(&keyring, number("alpha"), &*alpha.device, KIND);
+        let holder = Trial::new(&keyring, number("beta"), &*beta.device, KIND);
+        let (won, lost) = tokio::join!(
+            winner.run_against(number("beta"), std::future::pending()),
+            holder.hold(std::future::pending())
+        );
+        assert_eq!(won.unwrap().lacking(), None);
+        assert_eq!(lost.unwrap().cuts_off, Shown::Yes);
+        assert!(is_free(&shelf));
+        let alone = winner.run_against(number("beta"), std::future::pending()).await.unwrap_err();
+        assert!(alone.to_string().contains("waited 120 s for beta (epoch 0) to hold it"), "{alone}");
+        assert!(is_free(&shelf));
     }
 
     /// After any number of commands: those in the way of every step.
