@@ -42,7 +42,7 @@ fn a_claim_is_tried_out_armed_shown_and_broken() -> Result<()> {
     // One path each: it takes two nodes.
     for (node, other) in [("alpha", "beta"), ("beta", "alpha")] {
         let ha = program("ha")?.to_string_lossy().into_owned();
-        let holds = cluster.lab().node(other).start(&ha, &["--config", "/etc/ha", "arm", LEDGER, "--hold"])?;
+        let holds = cluster.lab().node(other).start(&ha, &["--config", "/run/lab/etc", "arm", LEDGER, "--hold"])?;
         let armed = see(&cluster, node, &["arm", LEDGER, "--against", other])?;
         assert!(armed.contains("armed on this node"), "{armed}");
         eprintln!("{other}# ha arm {LEDGER} --hold\n{}", holds.wait()?.good()?);
