@@ -2,7 +2,7 @@
 
 use ha_tests::kernel::cluster::LEDGER;
 use ha_tests::kernel::{ClaimKind, KernelCluster, KernelLab, disk_link};
-use ha_tests::{Result, program};
+use ha_tests::{Result, Trouble, program};
 
 /// Prints what the user sees, for whoever reads the test's output.
 fn see(cluster: &KernelCluster, node: &str, arguments: &[&str]) -> Result<String> {
@@ -12,10 +12,14 @@ fn see(cluster: &KernelCluster, node: &str, arguments: &[&str]) -> Result<String
 }
 
 /// The command fails, and says why.
-fn refused(cluster: &KernelCluster, node: &str, arguments: &[&str], why: &str) {
-    let said = cluster.ask(node, arguments).expect_err("it should be refused").to_string();
+fn refused(cluster: &KernelCluster, node: &str, arguments: &[&str], why: &str) -> Result<()> {
+    let Err(said) = cluster.ask(node, arguments) else {
+        return Err(Trouble::new(format!("{arguments:?} was not refused")));
+    };
+    let said = said.to_string();
     assert!(said.contains(why), "{why}: {said}");
     eprintln!("{node}# ha {}\n{said}\n", arguments.join(" "));
+    Ok(())
 }
 
 #[test]
@@ -34,7 +38,7 @@ fn a_claim_is_tried_out_armed_shown_and_broken() -> Result<()> {
     let tried = see(&cluster, "alpha", &["claim", "test", &disk])?;
     assert!(tried.contains("yes        it can be registered with and reserved"), "{tried}");
     assert!(tried.contains("yes        PREEMPT AND ABORT"), "{tried}");
-    refused(&cluster, "alpha", &["arm", LEDGER], "UNPROTECTED");
+    refused(&cluster, "alpha", &["arm", LEDGER], "UNPROTECTED")?;
     let checked = cluster.ask("alpha", &["check"]).unwrap_or_else(|failed| failed.to_string());
     eprintln!("alpha# ha check\n{checked}");
     assert!(checked.contains("UNPROTECTED on this node: of "), "{checked}");
@@ -53,8 +57,8 @@ fn a_claim_is_tried_out_armed_shown_and_broken() -> Result<()> {
     cluster.start()?;
     cluster.until_placed(LEDGER, "alpha");
     assert!(see(&cluster, "beta", &["claim", "show", LEDGER])?.contains("alpha (epoch 1)"));
-    refused(&cluster, "beta", &["claim", "test", &disk], "is in use: reserved by alpha (epoch 1)");
-    refused(&cluster, "beta", &["claim", "break", LEDGER, "--reason", "a mistake", "--yes"], "`ha stop ledger`");
+    refused(&cluster, "beta", &["claim", "test", &disk], "is in use: reserved by alpha (epoch 1)")?;
+    refused(&cluster, "beta", &["claim", "break", LEDGER, "--reason", "a mistake", "--yes"], "`ha stop ledger`")?;
     cluster.ask("alpha", &["stop", LEDGER])?;
     let broken = ["claim", "break", LEDGER, "--reason", "to see", "--yes"];
     assert!(see(&cluster, "beta", &broken)?.contains("there is nothing to break"));

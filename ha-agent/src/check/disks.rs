@@ -42,8 +42,8 @@ impl Disks {
     ) {
         for path in &spec.devices {
             let (opener, named, limit) = (self.opener.clone(), path.clone(), spec.time_limit);
-            let opened = tokio::task::spawn_blocking(move || opener.open(&named, limit)).await;
-            match opened {
+            let disk = tokio::task::spawn_blocking(move || opener.open(&named, limit)).await;
+            match disk {
                 Ok(Ok(disk)) => self.look_at(hierarchy, spec, &disk, found).await,
                 Ok(Err(wrong)) => found.add(Severity::Error, hierarchy, wrong.to_string(), None),
                 Err(wrong) => found.add(Severity::Error, hierarchy, wrong.to_string(), None),

@@ -112,6 +112,9 @@ enum Way {
     Hold,
 }
 
+/// Disks with their limits of time, and the hierarchy whose they are.
+type Meant = (Option<HierarchyName>, Vec<(PathBuf, Duration)>);
+
 /// What the commands work on.
 struct Ground {
     config: Config,
@@ -158,7 +161,7 @@ impl Ground {
     }
 
     /// The disks that are meant, with the hierarchy whose they are.
-    fn disks(&self, target: &str) -> Result<(Option<HierarchyName>, Vec<(PathBuf, Duration)>), Failure> {
+    fn disks(&self, target: &str) -> Result<Meant, Failure> {
         let device = Path::new(target);
         if device.is_absolute() {
             let owner = self.reserved().find(|(_, spec)| spec.devices.iter().any(|path| path == device));

@@ -57,9 +57,9 @@ impl Opener for Machine {
 /// Opens all disks of a claim, on a thread where that may take its time.
 pub(crate) async fn open_all(opener: Arc<dyn Opener>, spec: ReservationSpec) -> Result<Vec<Opened>, String> {
     let open = move || {
-        let opened: Result<Vec<Opened>, OpenError> =
+        let disks: Result<Vec<Opened>, OpenError> =
             spec.devices.iter().map(|path| opener.open(path, spec.time_limit)).collect();
-        opened.and_then(distinct)
+        disks.and_then(distinct)
     };
     tokio::task::spawn_blocking(open).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }

@@ -113,8 +113,8 @@ async fn a_node_whose_reservation_is_taken_stops_by_force() {
     until("Phase { phase: Out").await;
     assert_eq!(service.started.load(Ordering::SeqCst), 1);
     assert_eq!(service.killed.load(Ordering::SeqCst), 1);
-    let opened = opener.open(Path::new("/dev/one"), ENOUGH).unwrap();
-    let report = super::show::report(&keyring, &opened).await;
+    let disk = opener.open(Path::new("/dev/one"), ENOUGH).unwrap();
+    let report = super::show::report(&keyring, &disk).await;
     assert_eq!(report.shown().unwrap().reservation.as_ref().unwrap().holder.as_ref().unwrap().whose, "beta (epoch 2)");
     node.shutdown().await;
 }
