@@ -130,3 +130,18 @@ fn a_hierarchy_must_fit_the_cluster() {
     );
     assert!(shown.contains("lock area \"spare\", which agent.ron does not name: expected one of main"), "{shown}");
 }
+
+#[test]
+fn one_disk_belongs_to_one_hierarchy() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("agent.ron"), GOOD).unwrap();
+    fs::create_dir(dir.path().join("hierarchies")).unwrap();
+    for name in ["mail", "web"] {
+        let text = format!(
+            r#"Hierarchy(name: "{name}", nodes: ["alpha"], claim: Reservation(devices: ["/dev/disk/by-id/wwn-0x1"]), resources: [])"#
+        );
+        fs::write(dir.path().join(format!("hierarchies/{name}.ron")), text).unwrap();
+    }
+    let told = read(dir.path()).diagnostics.to_string();
+    assert!(told.contains("web is claimed with /dev/disk/by-id/wwn-0x1, which hierarchy mail has reserved"), "{told}");
+}
