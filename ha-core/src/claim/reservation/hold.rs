@@ -117,7 +117,7 @@ impl Lane {
     }
 
     /// The registration that a path lacks, asked for in a way that is refused if another key is there.
-    fn let_in(&mut self, place: usize, key: Key) -> Option<Step> {
+    pub(super) fn let_in(&mut self, place: usize, key: Key) -> Option<Step> {
         match self.paths.get(place)?.registration {
             Registration::With(there) if there == key => None,
             Registration::None => Some(self.register_over(place, None, key)),

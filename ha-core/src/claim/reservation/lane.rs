@@ -63,7 +63,7 @@ pub(super) struct Path {
     pub(super) touched: bool,
     /// A check of the registration failed: not before.
     pub(super) again: Time,
-    attentions: u8,
+    pub(super) attentions: u8,
 }
 
 impl Path {
@@ -119,8 +119,8 @@ pub(super) enum End {
 pub(super) struct Pending {
     pub(super) id: CommandId,
     path: PathName,
-    command: Command,
-    sent: Time,
+    pub(super) command: Command,
+    pub(super) sent: Time,
     /// It was sent for an earlier goal: what it reads is not from after this one was set.
     stale: bool,
 }
@@ -247,10 +247,14 @@ impl Lane {
         Step::Send(path, Command::Register { old, new: Some(key), ports: Ports::This, power_loss })
     }
 
-    /// Gives no right to anybody, so it does not ask what is registered.
+    /// Names the key if it is known: carried out late, it must not take the registration of a later tenure away.
     pub(super) fn unregister(&self, path: usize) -> Step {
-        let power_loss = self.power_loss;
-        Step::Send(path, Command::RegisterIgnoring { new: None, ports: Ports::This, power_loss })
+        let (ports, power_loss) = (Ports::This, self.power_loss);
+        let command = match self.paths.get(path).map(|path| path.registration) {
+            Some(Registration::With(key)) => Command::Register { old: Some(key), new: None, ports, power_loss },
+            _ => Command::RegisterIgnoring { new: None, ports, power_loss },
+        };
+        Step::Send(path, command)
     }
 
     pub(super) fn preempt(&self, path: usize, key: Key, victim: Key, common: &Common) -> Step {
@@ -371,13 +375,16 @@ impl Lane {
                 }
             }
             (Some(_), Err(Failure::Conflict)) => {
-                let old = matches!(command, Command::Register { old: Some(_), .. });
+                let old = matches!(command, Command::Register { old: Some(_), new: Some(_), .. });
                 if let Some(path) = place.and_then(|place| self.paths.get_mut(place)) {
                     path.registration = if old { Registration::None } else { Registration::Unknown };
                     path.again = if old { path.again } else { now + common.timing.defend_interval() };
                 }
             }
-            (Some(_), Err(_)) | (None, Err(Failure::Conflict | Failure::UnitAttention(_))) => self.doubt(place),
+            // LIO rejects RESERVE of a nexus whose registration is gone.
+            (Some(_), Err(_)) | (None, Err(Failure::Conflict | Failure::UnitAttention(_) | Failure::Rejected(_))) => {
+                self.doubt(place);
+            }
             (None, _) => {}
         }
         if let (Goal::Take(take), Command::Preempt { victim: Some(victim), queued: Queued::Stay, .. }) =

@@ -20,7 +20,7 @@ const DEFENDED: &str = "it is alive and defends its reservation";
 
 /// Waiting for whoever may have lost a device without memory to come back to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blank {
+pub(super) enum Blank {
     NotSeen,
     Waiting(Time),
     /// Since then.
@@ -29,7 +29,7 @@ enum Blank {
 
 /// Whether the holder defends itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Duel {
+pub(super) enum Duel {
     None,
     /// Until the moment, once the challenger is registered.
     Challenging {
@@ -55,8 +55,8 @@ pub(super) struct Take {
     /// Greater than every epoch that was tried before.
     floor: Epoch,
     pub(super) key: Option<Key>,
-    blank: Blank,
-    duel: Duel,
+    pub(super) blank: Blank,
+    pub(super) duel: Duel,
     /// On so many paths it was asked whether a key of this node's is this machine's.
     own_tried: usize,
     /// This node's key under an earlier list of nodes.
@@ -65,8 +65,8 @@ pub(super) struct Take {
     tried: bool,
     /// Who had the reservation when it was first read. Beliefs are about that one.
     first: Option<Option<Key>>,
-    begun: Time,
-    settle: Option<Time>,
+    pub(super) begun: Time,
+    pub(super) settle: Option<Time>,
     refusal: Option<Refusal>,
 }
 
@@ -384,7 +384,7 @@ impl Lane {
     fn secure(&mut self, take: &mut Take, key: Key, common: &Common, now: Time) -> Step {
         let Some(path) = self.usable_with(key) else { return Step::Again };
         if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
-            return self.register(path, key);
+            return self.register_to_secure(take, path, key);
         }
         let foreign = |k: &Key| *k != key && (common.keyring.decode(*k).is_some() || take.former == Some(*k));
         if let Some(foreign) = self.keys().iter().copied().find(foreign) {
@@ -400,9 +400,18 @@ impl Lane {
         }
         let lacks = |path: &Path| path.failed.is_none() && !path.is_registered_with(key);
         match self.paths.iter().position(lacks) {
-            Some(path) => self.register(path, key),
+            Some(path) => self.register_to_secure(take, path, key),
             None => Step::End(End::Taken(key)),
         }
+    }
+
+    /// A node whose leftovers run may have been preempted since the reservation was read: it registers only where it is registered, or was not
+    /// before.
+    fn register_to_secure(&mut self, take: &Take, path: usize, key: Key) -> Step {
+        if take.adopts() {
+            return self.let_in(path, key).unwrap_or(Step::Again);
+        }
+        self.register(path, key)
     }
 
     /// Unregisters where something was registered, and then refuses. A node whose leftovers run keeps what it has until they are stopped.
