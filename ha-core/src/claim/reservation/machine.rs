@@ -107,7 +107,7 @@ pub struct Config {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Nothing is held.
     Idle,
     /// The arbiter, and then the others, are being taken.
@@ -123,16 +123,16 @@ enum Phase {
 pub struct Machine {
     pub(super) common: Common,
     pub(super) lanes: Vec<Lane>,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// The key under which the claim is held, or was held last.
-    key: Option<Key>,
-    loss: Option<Loss>,
-    queue: VecDeque<(RequestId, Request)>,
-    current: Option<(RequestId, Request)>,
+    pub(super) key: Option<Key>,
+    pub(super) loss: Option<Loss>,
+    pub(super) queue: VecDeque<(RequestId, Request)>,
+    pub(super) current: Option<(RequestId, Request)>,
     /// The greatest epoch ever tried. One that was tried once may still be under way in some command.
-    floor: Epoch,
-    effects: VecDeque<Effect>,
-    next_command: u64,
+    pub(super) floor: Epoch,
+    pub(super) effects: VecDeque<Effect>,
+    pub(super) next_command: u64,
 }
 
 impl Machine {

@@ -11,6 +11,8 @@ pub mod key;
 mod lane;
 pub mod look;
 pub mod machine;
+#[cfg(feature = "sim")]
+pub(crate) mod supposed;
 mod take;
 pub mod timing;
 

@@ -2,9 +2,10 @@
 //!
 //! Decides nothing about nodes: the transitions are those of the production machines, of which whole copies are kept, and stepped.
 //! What a model supposes instead of computing it is said at the top of its module. [`explore`] is the search; [`lock_area`] checks the
-//! lock area's machine. The figures, and the commands for larger bounds, are in `docs/verification.md`.
+//! lock area's machine, [`reservation`] that of reservations, [`engine`] two engines. The figures, and the commands for larger bounds, are in `docs/verification.md`.
 
 pub mod engine;
 pub mod explore;
 mod intern;
 pub mod lock_area;
+pub mod reservation;

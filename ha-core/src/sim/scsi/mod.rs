@@ -299,6 +299,18 @@ impl Device {
         Reservation { generation: self.registry.generation(), held: self.registry.held() }
     }
 
+    /// Whether the next command of the nexus is told something instead of being carried out.
+    pub(crate) fn has_to_tell(&self, nexus: Nexus) -> bool {
+        self.lines.get(&nexus).is_some_and(|line| !line.pending.is_empty())
+    }
+
+    /// Takes away in what devices may differ without anybody's finding out: how many commands there were, and how many registrations,
+    /// but for none. For devices in which no command waits.
+    pub(crate) fn make_canonical(&mut self) {
+        self.tasks_so_far = 0;
+        self.registry.make_canonical();
+    }
+
     /// Whether a write that begins now would pass the reservation.
     pub fn may_write(&self, nexus: Nexus) -> bool {
         self.registry.may_write(nexus)

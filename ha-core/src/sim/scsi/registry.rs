@@ -297,6 +297,11 @@ impl Registry {
         if self.key_of(nexus) == Some(key) { Ok(()) } else { Err(Failure::Conflict) }
     }
 
+    /// Of the generation it only counts whether it is zero.
+    pub(super) fn make_canonical(&mut self) {
+        self.generation = self.generation.min(1);
+    }
+
     fn take(&mut self, nexus: Nexus, kind: ReservationType) {
         let holder = (!kind.is_held_by_all_registrants()).then_some(Registrant::Nexus(nexus));
         self.grip = Some(Grip { kind, holder });
