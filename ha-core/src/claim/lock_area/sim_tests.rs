@@ -483,3 +483,28 @@ fn an_area_holds_as_many_hierarchies_as_it_has_records_in_whatever_order_they_ar
     }
     assert!(in_vain > 0, "no name was ever given twice: this shows nothing");
 }
+
+#[test]
+fn writes_of_an_agents_earlier_life_that_land_late_are_written_over() {
+    let mut world = World::new(1, 1, 1, 16);
+    (world.faults, world.quiet) = (false, true);
+    let until = |world: &mut World, ms: u64| {
+        let end = world.now + ms * MS;
+        while world.now < end {
+            world.step();
+        }
+    };
+    until(&mut world, 2_000);
+    let slots = Copy2::BOTH.map(|copy| world.header.slot_at(0, copy) as usize);
+    let late = slots.map(|at| world.disk[at..at + 512].to_vec());
+    world.nodes[0].life = 2;
+    world.nodes[0].machine = world.machine(0, 1, 2);
+    (world.nodes[0].until, world.nodes[0].lapsed) = (None, 0);
+    world.feed(0, Input::Tick);
+    until(&mut world, 2_000);
+    for (at, bytes) in slots.into_iter().zip(late) {
+        world.disk[at..at + 512].copy_from_slice(&bytes);
+    }
+    until(&mut world, 2_000);
+    assert!(world.nodes[0].until.is_some_and(|until| until > world.local(0)), "the name is not used by another node");
+}

@@ -278,3 +278,27 @@ fn a_tenure_of_no_length_is_lost_like_any_other() {
         assert!(cluster.serves(ALPHA, "web"));
     }
 }
+
+#[test]
+fn a_claim_that_is_a_nodes_without_its_knowledge_is_found_when_another_waits_for_it() {
+    let mut cluster = Cluster::new([web("web", &[ALPHA, BETA])]);
+    // As the storage has it; and for ever, as far as alpha can tell.
+    let truth = cluster.truths.entry(hier("web")).or_default();
+    (truth.holder, truth.epoch, truth.until) = (Some((node(BETA), Epoch(4))), Epoch(4), Time::ZERO + secs(86_400));
+    cluster.power_on_all(&[ALPHA, BETA]);
+    cluster.until("it is served", |c| !c.places("web").is_empty());
+    assert!(cluster.now < Time::ZERO + secs(30), "{}", cluster.picture());
+}
+
+#[test]
+fn what_an_operator_stopped_is_handed_to_nobody() {
+    let mut cluster = Cluster::serving(2);
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().storage_cut = true;
+    cluster.accepted(ALPHA, Ask::Stop { hierarchy: hier("web") });
+    cluster.run(secs(10));
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().storage_cut = false;
+    cluster.run(secs(60));
+    assert_eq!(cluster.truths[&hier("web")].heir, None);
+    cluster.accepted(BETA, Ask::Start { hierarchy: hier("web") });
+    cluster.until("it is served", |c| !c.places("web").is_empty());
+}

@@ -215,3 +215,20 @@ fn what_a_restarted_agent_cannot_prove_ends_with_the_tenure_of_its_earlier_life(
     cluster.until("all is stopped", nothing_runs);
     assert!(cluster.now < end, "{} is not before {end}", cluster.now);
 }
+
+#[test]
+fn nothing_begins_on_a_node_that_stood_still_until_its_lease_was_over() {
+    let mut cluster = on_a_lease();
+    cluster.fails(ALPHA, "server", Operation::Start);
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it is to be started again after a while", |c| {
+        c.events(ALPHA, "web").iter().any(|e| e.contains("trying here again")) && c.wire.is_empty()
+    });
+    cluster.mend();
+    let before = cluster.started_order.len();
+    // Nothing happens on the node until long after both the next try and the end of the lease.
+    cluster.now = cluster.now + secs(60);
+    cluster.step();
+    assert_eq!(cluster.started_order.len(), before, "{}", cluster.picture());
+    cluster.until("all is stopped", nothing_runs);
+}
