@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(verify(&device).await.unwrap(), Vec::new());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_area_that_beats_is_not_overwritten() {
         let device = Arc::new(Memory::new(512, 1 << 20));
         let header = initialise(&*device, plan(), Existing::Keep).await.unwrap();

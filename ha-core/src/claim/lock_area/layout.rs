@@ -497,10 +497,10 @@ fn hierarchy(name: Option<&str>) -> Result<HierarchyName, BlockError> {
 ///
 /// A state counts only after both copies were written, one after the other. So one readable copy is enough, and a copy
 /// that is broken beside one that was never written belongs to a write that never counted.
-pub(super) fn newest<T>(
+pub(super) fn newest<T, K: Ord>(
     a: Result<T, BlockError>,
     b: Result<T, BlockError>,
-    seq: impl Fn(&T) -> u64,
+    seq: impl Fn(&T) -> K,
 ) -> Result<Option<T>, BlockError> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok(Some(if seq(&b) > seq(&a) { b } else { a })),

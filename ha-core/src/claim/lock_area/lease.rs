@@ -15,6 +15,8 @@ use crate::time::Time;
 
 /// Entering a slot jumps so far in its sequence.
 const JUMP: u64 = 1 << 20;
+/// What was written before what was seen already lands late, unless it goes on for so many reads: then the slot was begun anew.
+const BEGUN_ANEW: u32 = 4;
 
 /// The sequence with which a life begins to write records. Lives are counted by the entries of the slot, each of which was
 /// durable on both copies before the life wrote any record. So no write of an earlier life that is still on its way can
@@ -24,6 +26,12 @@ pub(super) fn first_seq(life: u64, found: u64) -> u64 {
     found.max(life << 36)
 }
 
+/// Of two states of a slot the one of the later life is the later one; the sequence orders those of one life. A life that could not
+/// read what the one before had on its way may begin with the same sequence.
+fn order(slot: &Slot) -> (Incarnation, u64) {
+    (slot.incarnation, slot.seq)
+}
+
 /// Reads every slot out of the slots' region.
 pub(super) fn decode_slots(header: &Header, bytes: &[u8]) -> Vec<Result<Option<Slot>, BlockError>> {
     let block = |node, copy| {
@@ -31,7 +39,7 @@ pub(super) fn decode_slots(header: &Header, bytes: &[u8]) -> Vec<Result<Option<S
         bytes.get(at..at + header.block_size as usize).unwrap_or(&[])
     };
     let decode = |node, copy| Slot::decode(block(node, copy), header, node);
-    (0..header.nodes.len()).map(|i| newest(decode(i, Copy2::A), decode(i, Copy2::B), |s| s.seq)).collect()
+    (0..header.nodes.len()).map(|i| newest(decode(i, Copy2::A), decode(i, Copy2::B), order)).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -49,6 +57,26 @@ struct Seen {
     since: Time,
     /// When the last read that showed it was issued; `None` before the first read.
     checked: Option<Time>,
+    /// The [order] of what it shows.
+    order: (Incarnation, u64),
+    /// It was seen to change for something later: so what it shows is not a late write of an earlier life.
+    went_on: bool,
+    /// The last one below that, and how often it grew.
+    behind: ((Incarnation, u64), u32),
+}
+
+impl Seen {
+    /// Whether this was written before what was seen already.
+    fn is_late(&mut self, order: (Incarnation, u64)) -> bool {
+        if order >= self.order {
+            self.behind = Default::default();
+            return false;
+        }
+        if order > self.behind.0 {
+            self.behind = (order, self.behind.1 + 1);
+        }
+        self.behind.1 < BEGUN_ANEW
+    }
 }
 
 /// What this node saw of every slot; kept up all the time, so that an expiry counts from the last change, not from when
@@ -65,14 +93,15 @@ impl Watch {
 
     pub(super) fn read(&mut self, issued: Time, completed: Time, slots: &[Result<Option<Slot>, BlockError>]) {
         for (seen, slot) in self.seen.iter_mut().zip(slots) {
-            let shows = match slot {
-                Ok(None) => Shows::Nothing,
-                Ok(Some(s)) => Shows::Life(s.boot, s.incarnation, s.beat, s.state),
-                Err(_) => Shows::Damage,
+            let (shows, order) = match slot {
+                Ok(None) => (Shows::Nothing, seen.order),
+                Ok(Some(s)) => (Shows::Life(s.boot, s.incarnation, s.beat, s.state), order(s)),
+                Err(_) => (Shows::Damage, seen.order),
             };
-            if seen.checked.is_none() || seen.shows != shows {
-                seen.shows = shows;
-                seen.since = completed;
+            let changed = seen.shows != shows && !seen.is_late(order);
+            if seen.checked.is_none() || changed {
+                (seen.shows, seen.order, seen.since) = (shows, order, completed);
+                seen.went_on = seen.checked.is_some();
             }
             seen.checked = seen.checked.max(Some(issued));
         }
@@ -81,12 +110,13 @@ impl Watch {
     /// Whether the owner named in a decision can still rely on its lease, as far as reads issued so far can tell.
     pub(super) fn standing(&self, header: &Header, ownership: &Ownership) -> Standing {
         let Some((owner, boot)) = ownership.owner else { return Standing::Expired };
-        let Some(Seen { shows, since, checked: Some(checked) }) = self.seen.get(usize::from(owner)) else {
+        let Some(Seen { shows, since, checked: Some(checked), went_on, .. }) = self.seen.get(usize::from(owner)) else {
             return Standing::Alive { retry_at: None, why: "its slot was not read yet".into() };
         };
         match shows {
-            Shows::Life(_, _, _, SlotState::Left) => return Standing::Expired,
-            Shows::Life(shown, ..) if *shown != boot => return Standing::Expired,
+            Shows::Life(shown, _, _, state) if *went_on && (*shown != boot || *state == SlotState::Left) => {
+                return Standing::Expired;
+            }
             _ => {}
         }
         let expiry = header.timing.since_to_expiry(*since);
@@ -335,10 +365,9 @@ impl Lease {
             && (shown.boot, shown.incarnation) != (self.me.boot, self.incarnation)
             && self.term > 0
         {
-            // Late writes of an earlier life of this agent, on their way while the storage hung, are written over. Another agent of the same
-            // boot under this name would see the later incarnation here, and yield.
-            if shown.boot == self.me.boot && shown.incarnation < self.incarnation {
-                self.slot.seq = self.slot.seq.max(shown.seq);
+            // Late writes of an earlier life, on their way while the storage hung, are written over. Another node under this name would see
+            // a later life here, and yield.
+            if order(shown) < (self.incarnation, self.slot.seq) {
                 self.next_at = now;
                 return;
             }
