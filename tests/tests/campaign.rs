@@ -1,7 +1,7 @@
 //! A small campaign of the simulator: random clusters in random trouble, every invariant watched at every event.
 //!
 //! `HA_SEED=5` runs that seed alone and tells its story; `HA_SEEDS=1000` runs more of them. A large campaign, over up to 32 nodes and 500
-//! hierarchies, is `cargo run --release -p ha-core --features sim --example campaign -- 1 1000 large`.
+//! hierarchies, is `cargo run --release -p ha-core --features sim --example campaign -- large 1 30m`.
 
 use std::time::Instant;
 

@@ -97,8 +97,8 @@ fn larger_bounds() {
 
 const LARGE: &[(Bounds, usize)] = &[
     (Bounds { tries: [3; 3], ..TWO }, 112_500),
-    (Bounds { tries: [2; 3], lapses: 1, ..TWO }, 420_225),
-    (Bounds { crashes: 1, lapses: 1, ..TWO }, 274_554),
+    (Bounds { tries: [2; 3], lapses: 1, ..TWO }, 607_489),
+    (Bounds { crashes: 1, lapses: 1, ..TWO }, 329_167),
     (Bounds { crashes: 2, torn: true, ..TWO }, 170_587),
     (Bounds { nodes: 3, rounds: 0, heirs: false, crashes: 1, ..TWO }, 587_765),
     (Bounds { tries: [2; 3], crashes: 1, late: false, torn: true, ..TWO }, 676_595),

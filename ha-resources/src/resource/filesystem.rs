@@ -135,11 +135,8 @@ impl Filesystem {
     async fn forget_what_was_read(&self, deadline: Instant) -> Result<(), Failed> {
         let device = self.spec.device.clone();
         let done = by(deadline, move || {
-            let file = match std::fs::File::open(&device) {
-                Ok(file) => file,
-                // Such as `tmpfs`, or another machine's: nothing is remembered. Whatever else is wrong mount(8) will tell.
-                Err(_) => return Ok(()),
-            };
+            // Such as `tmpfs`, or another machine's: nothing is remembered. Whatever else is wrong mount(8) will tell.
+            let Ok(file) = std::fs::File::open(&device) else { return Ok(()) };
             if !file.metadata()?.file_type().is_block_device() {
                 return Ok(());
             }
