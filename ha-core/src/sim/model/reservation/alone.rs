@@ -71,12 +71,12 @@ impl ReservationModel {
     fn alone_key(&self, state: &State, i: usize) -> u128 {
         let mut bytes = vec![i as u8, state.last, state.given_up];
         bytes.extend(state.disk.to_le_bytes());
-        self.describe(&state.nodes[i], &mut bytes);
+        ReservationModel::describe(&state.nodes[i], &mut bytes);
         print_of(&bytes)
     }
 
     /// All that the future of a node depends on, but for the device.
-    pub(super) fn describe(&self, node: &Node, bytes: &mut Vec<u8>) {
+    pub(super) fn describe(node: &Node, bytes: &mut Vec<u8>) {
         // All fields are named, so that none that is added later is forgotten.
         let Node { local, flight, late, up, tenure, recalled, asked, asks, heard, punctual, clean, away, wrote } = node;
         bytes.extend(local.to_le_bytes());

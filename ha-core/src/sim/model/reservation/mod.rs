@@ -474,7 +474,7 @@ impl Model for ReservationModel {
         let mut bytes: Vec<u8> = vec![state.crashes, state.failures, state.delays, state.last, state.given_up];
         bytes.extend(state.disk.to_le_bytes());
         for node in &state.nodes[..self.bounds.nodes] {
-            self.describe(node, &mut bytes);
+            ReservationModel::describe(node, &mut bytes);
         }
         print_of(&bytes)
     }
