@@ -22,7 +22,7 @@ impl ReservationModel {
         (alone.nodes[i].late, alone.nodes[i].away) = (None, 0);
         let mut way = Vec::new();
         let left = loop {
-            let key = self.alone_key(&alone, i);
+            let key = alone_key(&alone, i);
             if let Some(left) = self.alone.get(&key) {
                 break *left;
             }
@@ -67,14 +67,6 @@ impl ReservationModel {
         if has_it { None } else { self.quiet_for(state).map(What::Pass) }
     }
 
-    /// What the future of a node depends on that is alone.
-    fn alone_key(&self, state: &State, i: usize) -> u128 {
-        let mut bytes = vec![i as u8, state.last, state.given_up];
-        bytes.extend(state.disk.to_le_bytes());
-        ReservationModel::describe(&state.nodes[i], &mut bytes);
-        print_of(&bytes)
-    }
-
     /// All that the future of a node depends on, but for the device.
     pub(super) fn describe(node: &Node, bytes: &mut Vec<u8>) {
         // All fields are named, so that none that is added later is forgotten.
@@ -110,4 +102,12 @@ impl ReservationModel {
             Ok(_) => "done".to_owned(),
         }
     }
+}
+
+/// What the future of a node depends on that is alone.
+fn alone_key(state: &State, i: usize) -> u128 {
+    let mut bytes = vec![i as u8, state.last, state.given_up];
+    bytes.extend(state.disk.to_le_bytes());
+    ReservationModel::describe(&state.nodes[i], &mut bytes);
+    print_of(&bytes)
 }
