@@ -1,7 +1,7 @@
 //! The claim by reservation on one node, as a plain machine: answers of devices in, commands to them out.
 //!
 //! Decides what the devices of one claim have to do with each other: the first is the arbiter, and who holds it has the others, too. Leaves each
-//! device to [`take`](super::take), [`hold`](super::hold) and [`give_up`](super::give_up), and the sending and the clock to
+//! device to `take`, `hold` and `give_up`, and the sending and the clock to
 //! [`super::claim`]. Each device has a lane of its own with one command at a time, so a device that hangs delays the defence of no other.
 
 use std::collections::VecDeque;
