@@ -192,7 +192,7 @@ impl Engine {
 
     /// Adds a hierarchy. One that was recorded as running is proven and adopted before anything else.
     pub fn join(&mut self, now: Time, joining: Joining) {
-        self.now = now;
+        self.begin(now);
         let name = joining.hierarchy.name.clone();
         for node in &joining.hierarchy.nodes {
             self.by_node.entry(node.clone()).or_default().insert(name.clone());
@@ -236,7 +236,7 @@ impl Engine {
 
     /// Takes over a new definition of a hierarchy. What runs is not touched: whoever changes what runs has it stopped first.
     pub fn redefine(&mut self, now: Time, hierarchy: Arc<Hierarchy>) {
-        self.now = now;
+        self.begin(now);
         let name = hierarchy.name.clone();
         let Some(entry) = self.entries.get_mut(&name) else { return };
         entry.life.redefine(hierarchy.clone(), now);
@@ -252,14 +252,14 @@ impl Engine {
 
     /// Restarts resources, and what requires them, in place: their definition changed.
     pub fn restart(&mut self, now: Time, name: &HierarchyName, resources: &[ResourceName]) {
-        self.now = now;
+        self.begin(now);
         self.with_life(name, |life, around, now, out| life.restart(resources, around, now, out));
         self.settle();
     }
 
     /// Takes a hierarchy out of service here, in order, and keeps it so until it [leaves](Engine::leave).
     pub fn retire(&mut self, now: Time, name: &HierarchyName) {
-        self.now = now;
+        self.begin(now);
         if let Some(entry) = self.entries.get_mut(name) {
             entry.retiring = true;
             self.dirty.insert(name.clone());
@@ -269,7 +269,7 @@ impl Engine {
 
     /// Takes a hierarchy out, if nothing of it runs here and its claim is not held; says whether it did.
     pub fn leave(&mut self, now: Time, name: &HierarchyName) -> bool {
-        self.now = now;
+        self.begin(now);
         let Some(entry) = self.entries.get(name) else { return true };
         if entry.life.holds() || entry.life.runs() || entry.life.is_claiming() {
             return false;
@@ -297,8 +297,7 @@ impl Engine {
     /// Takes in something that happened. What was due before it is done first: after a pause of this node, nothing may begin
     /// under a tenure whose end has passed.
     pub fn handle(&mut self, now: Time, input: Input) {
-        self.now = now;
-        self.do_what_is_due();
+        self.begin(now);
         match input {
             Input::Received { channel, from, incarnation, message } => {
                 self.contact.received(now, &channel, &from, incarnation, message);
@@ -351,6 +350,12 @@ impl Engine {
         }
         self.do_what_is_due();
         self.settle();
+    }
+
+    /// Nothing is done at a time before what was due by then: above all, tenures that are over end first.
+    fn begin(&mut self, now: Time) {
+        self.now = now;
+        self.do_what_is_due();
     }
 
     fn do_what_is_due(&mut self) {

@@ -19,7 +19,8 @@ use crate::engine::{Effect, Engine, EngineConfig, Input, Joining, TenureOf};
 use crate::hierarchy::{Change, Fingerprint, Plan};
 use crate::name::{HierarchyName, Incarnation, ResourceName, Utility};
 use crate::record::Happened;
-use crate::recovery::{Outcome, Pressure};
+
+use crate::recovery::{Operation, Outcome, Pressure};
 use crate::time::Time;
 
 /// As the driver's.
@@ -241,6 +242,10 @@ impl World {
             }
             Effect::Operate { hierarchy, resource, op, operation, epoch, timeout } => {
                 if let Some(part) = self.part(&hierarchy, &resource) {
+                    // Nothing begins to run before the watchdog was told of it.
+                    if let Some(agent) = self.nodes[n].agent.as_mut().filter(|_| operation == Operation::Start) {
+                        agent.feed_now = true;
+                    }
                     self.operate(n, &Order { part, op, operation, epoch, timeout });
                 }
             }
@@ -413,8 +418,17 @@ impl World {
         }
     }
 
-    /// A reload: what the files say now is compared with what the engine was told.
+    /// The files change. The agent reads them when it is told to, and runs.
     pub(super) fn reload(&mut self, n: usize, h: usize, to: u32) {
+        if self.nodes[n].agent.is_some() {
+            self.for_agent(n, ForAgent::Reload(h, to));
+        } else {
+            self.nodes[n].revisions[h] = to;
+        }
+    }
+
+    /// A reload: what the files say now is compared with what the engine was told.
+    pub(super) fn reloads(&mut self, n: usize, h: usize, to: u32) {
         let original = self.setup.hierarchies[h].hierarchy.clone();
         let before = revision(&original, std::mem::replace(&mut self.nodes[n].revisions[h], to));
         let after = revision(&original, to);

@@ -154,6 +154,8 @@ pub(super) enum ForAgent {
     Unanswered(usize, crate::claim::lock_area::machine::RequestId),
     /// The time of an operation is over.
     TimedOut(u64, Duration),
+    /// It is to read the files of a hierarchy, in this revision.
+    Reload(usize, u32),
     /// It ends by itself, drained.
     Ends,
 }

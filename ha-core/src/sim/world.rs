@@ -387,6 +387,7 @@ impl World {
             ForAgent::AreaDue(area, at) => self.area_is_due(node, area, at),
             ForAgent::Unanswered(area, id) => self.unanswered(node, area, id),
             ForAgent::TimedOut(flight, after) => self.flight_timed_out(node, flight, after),
+            ForAgent::Reload(hierarchy, to) => self.reloads(node, hierarchy, to),
             ForAgent::Ends => self.kill_agent(node),
         }
     }

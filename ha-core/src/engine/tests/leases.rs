@@ -232,3 +232,24 @@ fn nothing_begins_on_a_node_that_stood_still_until_its_lease_was_over() {
     assert_eq!(cluster.started_order.len(), before, "{}", cluster.picture());
     cluster.until("all is stopped", nothing_runs);
 }
+
+#[test]
+fn a_reload_that_is_the_first_thing_after_a_standstill_starts_nothing_under_a_lease_that_is_over() {
+    let mut cluster = Cluster::new([web("mail", &[ALPHA]), web("web", &[ALPHA])]);
+    (cluster.lease, cluster.max_recoveries) = (Some("main".to_owned()), 1);
+    cluster.act(ALPHA, "mail", "disk", Operation::Start, Act::Never);
+    cluster.power_on_all(&[ALPHA]);
+    cluster.run(secs(1));
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("one waits until the other has started", |c| {
+        c.phase(ALPHA, "web") == AnnouncedPhase::Starting && c.wire.is_empty()
+    });
+    let before = cluster.started_order.len();
+    cluster.now = cluster.now + secs(60);
+    let restart = Call::Restart { hierarchy: hier("web"), resources: vec!["disk".parse().unwrap()] };
+    let now = cluster.now;
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().engine.as_mut().unwrap().call(now, restart);
+    cluster.carry(&node(ALPHA));
+    cluster.until("all is stopped", nothing_runs);
+    assert_eq!(cluster.started_order.len(), before, "{}", cluster.picture());
+}
