@@ -2,7 +2,7 @@
 //! itself findable.
 //!
 //! A process that is to outlive the agent writes its own record before it executes anything. So there is no moment in which
-//! it runs and nobody could find it, whenever the agent ends. Decides nothing else.
+//! it runs and nobody could find it, whenever the agent ends; an agent that ends before takes it along. Decides nothing else.
 //!
 //! All of it runs in a fork of a process with many threads, so it calls only what signal-safety(7) allows and allocates nothing.
 
@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::libc;
+use nix::unistd::Pid;
 use tokio::process::Command;
 
 /// With what a child is set up.
@@ -53,18 +54,24 @@ pub(crate) struct Identity {
 
 /// Has the children of `command` set up in this way: each is the leader of a session, and of a process group, of its own.
 pub(crate) fn set_up(command: &mut Command, setup: Setup) {
+    let parent = nix::unistd::getpid();
     // SAFETY: `Setup::apply` makes system calls only, on memory that was prepared before the fork; see the module's words.
     unsafe {
-        command.pre_exec(move || setup.apply());
+        command.pre_exec(move || setup.apply(parent));
     }
 }
 
 impl Setup {
-    fn apply(&self) -> io::Result<()> {
+    fn apply(&self, parent: Pid) -> io::Result<()> {
         // SAFETY: plain system calls with no pointers, or with pointers to live stack memory. Those whose failure does not
         // matter (no permission to change what was inherited) are not looked at.
         unsafe {
             check(libc::setsid())?;
+            // Of the thread that forks, which waits until this process executes something.
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+            if libc::getppid() != parent.as_raw() {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
             // First of all: our handlers would swallow, in this copy of us, a signal that was meant for the program. The C library
             // keeps two signals for itself, which it refuses.
             for signal in 1..=libc::SIGRTMAX() {
@@ -86,6 +93,8 @@ impl Setup {
         if let Some(identity) = &self.user {
             identity.take()?;
         }
+        // SAFETY: as above.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) })?;
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! Decides who belongs to a [`KillHandle`], and refuses a number that was given to somebody else since. Leaves to others
 //! when to signal, and how long to wait.
 
+pub(crate) mod record;
+
 use std::io;
 use std::time::Duration;
 
@@ -13,14 +15,32 @@ use nix::unistd::Pid;
 use crate::cgroup;
 use crate::proc::Stat;
 
+use self::record::Recorded;
+
+/// These, with what stands in a record in place of each record.
+fn resolved(handles: &[KillHandle]) -> io::Result<Vec<KillHandle>> {
+    let mut all = Vec::with_capacity(handles.len());
+    for handle in handles {
+        match handle {
+            KillHandle::Record(path) => all.extend(record::read(path)?.iter().flat_map(Recorded::handles)),
+            other => all.push(other.clone()),
+        }
+    }
+    Ok(all)
+}
+
 /// The live processes of all of these, each once. Zombies do not count: they run nothing and hold nothing.
 pub(crate) fn members(handles: &[KillHandle]) -> io::Result<Vec<Stat>> {
+    members_of(&resolved(handles)?)
+}
+
+fn members_of(resolved: &[KillHandle]) -> io::Result<Vec<Stat>> {
     let mut found = Vec::new();
-    for handle in handles {
+    for handle in resolved {
         match handle {
             KillHandle::Cgroup(group) => found.extend(cgroup::members(group)?),
             KillHandle::ProcessGroup { pgid, started } => found.extend(group_members(*pgid, *started)?),
-            KillHandle::Address { .. } => {}
+            KillHandle::Record(_) | KillHandle::Address { .. } => {}
         }
     }
     found.sort_by_key(|process| process.pid);
@@ -44,8 +64,9 @@ fn group_members(pgid: i32, started: u64) -> io::Result<Vec<Stat>> {
 
 /// Sends a signal to every process of these.
 pub(crate) fn signal_all(handles: &[KillHandle], signal: Signal) -> io::Result<()> {
-    let members = members(handles)?;
-    for handle in handles {
+    let handles = resolved(handles)?;
+    let members = members_of(&handles)?;
+    for handle in &handles {
         if let KillHandle::ProcessGroup { pgid, .. } = handle {
             // In one step, so that none escapes by forking; only while it has members, so that it is the group meant.
             if *pgid > 1 && members.iter().any(|process| process.group == *pgid) {
@@ -67,12 +88,13 @@ pub(crate) fn signal_all(handles: &[KillHandle], signal: Signal) -> io::Result<(
 
 /// Sends SIGKILL to all of them, through the control group where there is one.
 pub(crate) fn kill_all(handles: &[KillHandle]) -> io::Result<()> {
-    for handle in handles {
+    let handles = resolved(handles)?;
+    for handle in &handles {
         if let KillHandle::Cgroup(group) = handle {
             cgroup::kill(group)?;
         }
     }
-    signal_all(handles, Signal::SIGKILL)
+    signal_all(&handles, Signal::SIGKILL)
 }
 
 /// Waits until none of them lives. Looks often at first and more rarely later: the kernel tells only parents of an exit.

@@ -7,6 +7,7 @@
 
 mod builder;
 mod flight;
+mod guard;
 mod memory;
 mod network;
 mod node;

@@ -96,10 +96,9 @@ pub trait Resource: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What a [warden](crate::driver::Watchdog) may end of it when the agent cannot: see there. Asked whenever the watchdog is fed while
-    /// the hierarchy runs here under a lease, which is not at the very moment at which a start begins: so what can be named
-    /// beforehand is named always.
-    fn handles(&self) -> Vec<KillHandle> {
+    /// What a [warden](crate::driver::Watchdog) may end of it when the agent cannot: see there. Asked for before it is started, and
+    /// no start begins before the warden was told: so these name what a start would bring about as well as what runs.
+    fn handles(&self, _context: &Context) -> Vec<KillHandle> {
         Vec::new()
     }
 }
@@ -114,7 +113,10 @@ pub enum KillHandle {
         /// In clock ticks since boot.
         started: u64,
     },
-    /// A cgroup v2 directory, killed through its `cgroup.kill`.
+    /// The process group whose leader wrote this file before it executed anything: its number and start time, as above, with a blank
+    /// between them, then a line with the boot id. While there is no such file, or it is of an earlier boot, nothing runs.
+    Record(std::path::PathBuf),
+    /// A cgroup v2 directory, killed through its `cgroup.kill`. While there is none, nothing runs.
     Cgroup(std::path::PathBuf),
     /// An address on an interface, which is taken off it whatever the length of its prefix.
     Address {

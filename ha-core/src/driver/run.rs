@@ -4,31 +4,27 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::builder::{Clock, Gauge};
 use super::flight::Writing;
+use super::guard::{After, FEED_EVERY, Guard};
 use super::memory::{NodeState, RunMemory, StateDirectory};
 use super::network::Network;
 use super::node::{Ended, Request};
 use super::plugin::{Guarded, Probe, Resource, Watchdog};
 use super::reload::Member;
 use super::senses::{self, RunningHere};
-use super::work::{Order, Unguarded, Work};
+use super::work::{Order, Work};
 use crate::claim::Claim;
 use crate::engine::{Call, CommandId, Effect, Input, Joining, Lasting, Refused, Reply};
-use crate::name::{HierarchyName, ResourceName};
+use crate::name::{Epoch, HierarchyName, ResourceName};
 use crate::record::flight::Flight;
 use crate::record::{Event, Happened, Timelines};
 use crate::recovery::{Operation, Outcome, Pressure};
-use crate::time::Time;
 
-/// The watchdog is fed at least this often.
-const FEED_EVERY: Duration = Duration::from_millis(500);
-/// After a start or stop the watchdog is told within this: with a thousand of them at once, not a thousand times. A start waits for it.
-const FEED_SOON: Duration = Duration::from_millis(10);
 /// So many events are kept in memory.
 const EVENTS_KEPT: usize = 4096;
 /// So many inputs are taken in one turn, so that a flood of them does not keep beats from going out.
@@ -64,11 +60,7 @@ pub(super) struct Run {
     state: Option<StateWriter>,
     node_state: NodeState,
     running: RunningHere,
-    guard: Option<UnboundedSender<Feed>>,
-    /// Starts that are done but for the watchdog's knowing of them.
-    unguarded: Vec<Unguarded>,
-    unguarded_asked: UnboundedReceiver<Unguarded>,
-    watchdog: Option<Arc<dyn Watchdog>>,
+    guard: Option<Guard>,
     events: broadcast::Sender<Event>,
     recent: VecDeque<Event>,
     timelines: Timelines,
@@ -76,10 +68,6 @@ pub(super) struct Run {
     next_command: u64,
     ended: watch::Sender<Ended>,
     refused_told: u64,
-    feed_now: bool,
-    /// Something was started or stopped since the watchdog was fed.
-    feed_soon: bool,
-    fed: Time,
     pub(super) gauge: Option<Gauge>,
     pressure: Pressure,
     /// Hierarchies to be joined again with another definition once the present one is out of service here.
@@ -96,7 +84,6 @@ impl Run {
         ended: watch::Sender<Ended>,
     ) -> Self {
         let work = Work::new(engine.me().clone(), inputs.clone());
-        let (_, nobody) = unbounded_channel();
         Run {
             engine,
             recording: None,
@@ -111,9 +98,6 @@ impl Run {
             node_state: NodeState::default(),
             running: RunningHere::default(),
             guard: None,
-            unguarded: Vec::new(),
-            unguarded_asked: nobody,
-            watchdog: None,
             events,
             recent: VecDeque::new(),
             timelines: Timelines::default(),
@@ -121,9 +105,6 @@ impl Run {
             next_command: 0,
             ended,
             refused_told: 0,
-            feed_now: false,
-            feed_soon: false,
-            fed: Time::ZERO,
             gauge: None,
             pressure: Pressure::Calm,
             replacing: BTreeMap::new(),
@@ -137,15 +118,7 @@ impl Run {
     }
 
     pub(super) fn guard_with(&mut self, watchdog: Option<Arc<dyn Watchdog>>) {
-        if let Some(watchdog) = watchdog {
-            let (guard, feeds) = unbounded_channel();
-            tokio::spawn(feed(watchdog.clone(), feeds, self.inputs.clone()));
-            let (unguarded, asked) = unbounded_channel();
-            self.work.guard_by(unguarded);
-            self.unguarded_asked = asked;
-            self.guard = Some(guard);
-            self.watchdog = Some(watchdog);
-        }
+        self.guard = watchdog.map(|watchdog| Guard::new(watchdog, self.inputs.clone()));
     }
 
     pub(super) fn complain(&self, part: &str, what: &str) {
@@ -232,7 +205,7 @@ impl Run {
             self.feed_watchdog();
             let now = (self.clock)();
             let wait = self.engine.next_deadline().map_or(FEED_EVERY, |at| now.until(at));
-            let wait = if self.feed_soon { wait.min(FEED_SOON) } else { wait };
+            let wait = self.guard.as_ref().map_or(wait, |guard| wait.min(guard.patience()));
             tokio::select! {
                 biased;
                 request = requests.recv() => match request {
@@ -262,10 +235,6 @@ impl Run {
                         next = self.network.incoming.try_recv().ok();
                     }
                 }
-                Some(start) = self.unguarded_asked.recv() => {
-                    self.unguarded.push(start);
-                    self.feed_soon = true;
-                }
                 () = tokio::time::sleep(wait) => {}
                 _ = tick.tick() => self.tick(),
             }
@@ -281,9 +250,11 @@ impl Run {
         match &input {
             Input::Operated { op, outcome, .. } => {
                 self.work.ended(*op);
-                self.feed_soon |= *outcome == Outcome::Good;
+                if let (Outcome::Good, Some(guard)) = (outcome, &mut self.guard) {
+                    guard.changed();
+                }
             }
-            Input::Lease { .. } | Input::Acquired { .. } | Input::Upheld { .. } => self.feed_now = true,
+            Input::Lease { .. } | Input::Acquired { .. } | Input::Upheld { .. } => self.hurry_guard(),
             _ => {}
         }
         let now = (self.clock)();
@@ -291,7 +262,7 @@ impl Run {
     }
 
     fn tick(&mut self) {
-        self.feed_now = true;
+        self.hurry_guard();
         self.finish_replacing();
         let pressure = self.gauge.as_ref().map_or(Pressure::Calm, |gauge| gauge());
         if pressure != self.pressure {
@@ -411,7 +382,8 @@ impl Run {
                     self.take_up_incoming(&hierarchy, &resource);
                 }
                 if let Some(code) = self.resource(&hierarchy, &resource) {
-                    self.work.operate(code, Order { hierarchy, resource, op, operation, epoch, timeout });
+                    let after = self.before(operation, &hierarchy);
+                    self.work.operate(code, Order { hierarchy, resource, op, operation, epoch, timeout }, after);
                 }
             }
             Effect::Cancel { op } => self.work.cancel(op),
@@ -467,7 +439,7 @@ impl Run {
     }
 
     fn reset(&self, why: String) {
-        match &self.watchdog {
+        match self.guard.as_ref().map(Guard::watchdog) {
             Some(watchdog) => {
                 let (watchdog, inputs) = (watchdog.clone(), self.inputs.clone());
                 tokio::spawn(async move {
@@ -489,34 +461,46 @@ impl Run {
         let _ = self.events.send(event);
     }
 
+    /// What an operation has to wait for.
+    fn before(&mut self, operation: Operation, hierarchy: &HierarchyName) -> After {
+        match &mut self.guard {
+            Some(guard)
+                if operation == Operation::Start && self.engine.guarded().any(|(name, _)| name == hierarchy) =>
+            {
+                guard.before_start(hierarchy)
+            }
+            _ => After::Nothing,
+        }
+    }
+
+    fn hurry_guard(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.hurry();
+        }
+    }
+
     fn feed_watchdog(&mut self) {
-        while let Ok(start) = self.unguarded_asked.try_recv() {
-            self.unguarded.push(start);
-            self.feed_soon = true;
-        }
         let now = (self.clock)();
-        let due = self.feed_now || (self.feed_soon && now.since(self.fed) >= FEED_SOON);
-        if !due {
-            return;
-        }
-        (self.feed_now, self.feed_soon, self.fed) = (false, false, now);
-        let Some(guard) = &self.guard else { return };
+        let Some(guard) = self.guard.as_mut().filter(|guard| guard.is_due(now)) else { return };
         let leases = self
             .engine
             .guarded()
             .filter_map(|(name, until)| {
                 let parts = self.parts.get(name)?;
-                let handles = parts.member.resources.iter().flat_map(|r| r.handles()).collect();
-                Some(Guarded { hierarchy: name.clone(), until, handles })
+                let code = parts.member.hierarchy.resources.iter().zip(&parts.member.resources);
+                let handles = code.flat_map(|(spec, code)| {
+                    code.handles(&self.work.context(name, &spec.name, Epoch::default(), Duration::ZERO))
+                });
+                Some(Guarded { hierarchy: name.clone(), until, handles: handles.collect() })
             })
             .collect();
-        let _ = guard.send(Feed { leases, unguarded: std::mem::take(&mut self.unguarded) });
+        guard.feed(now, leases);
     }
 
     async fn shut_down(&mut self) {
         self.carry_out_all();
-        if let Some(watchdog) = &self.watchdog
-            && let Err(failed) = watchdog.disarm().await
+        if let Some(guard) = &self.guard
+            && let Err(failed) = guard.watchdog().disarm().await
         {
             tracing::warn!("the watchdog could not be disarmed: {failed}");
         }
@@ -532,30 +516,6 @@ impl Run {
 
     pub(super) fn runs_here(&self) -> BTreeSet<HierarchyName> {
         self.memory.as_ref().map(|m| m.hierarchies().cloned().collect()).unwrap_or_default()
-    }
-}
-
-/// What the watchdog is to be told, and who waits for that.
-struct Feed {
-    leases: Vec<Guarded>,
-    unguarded: Vec<Unguarded>,
-}
-
-/// Feeds the watchdog with the latest; a feed that hangs holds up nothing but starts, and is what the watchdog is for.
-async fn feed(watchdog: Arc<dyn Watchdog>, mut feeds: UnboundedReceiver<Feed>, inputs: UnboundedSender<Input>) {
-    let mut was_bad = false;
-    while let Some(mut feed) = feeds.recv().await {
-        while let Ok(next) = feeds.try_recv() {
-            feed.leases = next.leases;
-            feed.unguarded.extend(next.unguarded);
-        }
-        let trouble = watchdog.feed(&feed.leases).await.err().map(|failed| failed.0);
-        drop(feed.unguarded);
-        let is_bad = trouble.is_some();
-        if is_bad || was_bad {
-            let _ = inputs.send(Input::Trouble { part: "watchdog".to_owned(), trouble });
-        }
-        was_bad = is_bad;
     }
 }
 

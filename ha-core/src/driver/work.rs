@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError};
 
+use super::guard::After;
 use super::plugin::{Context, Found, Resource, Verdict};
 use crate::claim::{Acquire, Claim, EarlyFailures, Loss, Refusal};
 use crate::engine::Input;
@@ -26,12 +26,7 @@ pub(super) struct Work {
     inputs: UnboundedSender<Input>,
     operations: BTreeMap<OpId, AbortHandle>,
     watches: BTreeMap<(HierarchyName, ResourceName), AbortHandle>,
-    /// Where a start waits until the watchdog, if there is one, knows what it started.
-    unguarded: Option<UnboundedSender<Unguarded>>,
 }
-
-/// Dropped once the watchdog was told of all that ran when this was sent.
-pub(super) type Unguarded = oneshot::Sender<()>;
 
 /// An operation as the engine asked for it.
 pub(super) struct Order {
@@ -45,31 +40,27 @@ pub(super) struct Order {
 
 impl Work {
     pub(super) fn new(node: NodeName, inputs: UnboundedSender<Input>) -> Self {
-        Work { node, inputs, operations: BTreeMap::new(), watches: BTreeMap::new(), unguarded: None }
+        Work { node, inputs, operations: BTreeMap::new(), watches: BTreeMap::new() }
     }
 
-    /// From now on, no start is done before the watchdog was told of it: an agent that dies then loses nothing that runs.
-    pub(super) fn guard_by(&mut self, unguarded: UnboundedSender<Unguarded>) {
-        self.unguarded = Some(unguarded);
-    }
-
-    fn context(&self, hierarchy: &HierarchyName, resource: &ResourceName, epoch: Epoch, timeout: Duration) -> Context {
+    pub(super) fn context(
+        &self,
+        hierarchy: &HierarchyName,
+        resource: &ResourceName,
+        epoch: Epoch,
+        timeout: Duration,
+    ) -> Context {
         Context { node: self.node.clone(), hierarchy: hierarchy.clone(), resource: resource.clone(), epoch, timeout }
     }
 
-    pub(super) fn operate(&mut self, resource: Arc<dyn Resource>, order: Order) {
+    /// Begins an operation, once `after` has come.
+    pub(super) fn operate(&mut self, resource: Arc<dyn Resource>, order: Order, after: After) {
         let context = self.context(&order.hierarchy, &order.resource, order.epoch, order.timeout);
         let operation = order.operation;
-        let unguarded = self.unguarded.clone().filter(|_| operation == Operation::Start);
         let run = tokio::spawn(async move {
             let done = async {
-                let outcome = carry_out(&*resource, operation, &context).await;
-                if let (Outcome::Good, Some(unguarded)) = (&outcome, unguarded) {
-                    let (waiting, told) = oneshot::channel();
-                    let _ = unguarded.send(waiting);
-                    let _ = told.await;
-                }
-                outcome
+                after.has_come().await;
+                carry_out(&*resource, operation, &context).await
             };
             tokio::time::timeout(context.timeout, done).await.unwrap_or(Outcome::TimedOut(context.timeout))
         });

@@ -14,8 +14,6 @@
 //! A monitor that takes too long or cannot be executed says nothing: unknown.
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use ha_core::driver::{Context, Failed, Found, KillHandle, Resource, Verdict};
@@ -44,14 +42,12 @@ pub struct ExecSpec {
 pub struct Exec {
     spec: ExecSpec,
     directories: Directories,
-    /// The control group, once an operation has told for which resource this is.
-    group: Mutex<Option<PathBuf>>,
 }
 
 impl Exec {
     /// Commands that have not been run yet.
     pub fn new(spec: ExecSpec, directories: Directories) -> Self {
-        Self { spec, directories, group: Mutex::new(None) }
+        Self { spec, directories }
     }
 
     async fn run(&self, what: &str, command: &[String], context: &Context) -> Result<(), Failed> {
@@ -70,10 +66,6 @@ impl Exec {
         command::cgroup_of(self.directories.cgroups.as_deref(), context).map(KillHandle::Cgroup).into_iter().collect()
     }
 
-    fn remember(&self, group: Option<PathBuf>) {
-        *self.group.lock().unwrap_or_else(PoisonError::into_inner) = group;
-    }
-
     /// Shows that nothing is left in the control group.
     fn prove_gone(&self, context: &Context, after: &str) -> Result<(), Failed> {
         let group = self.group(context);
@@ -84,7 +76,6 @@ impl Exec {
                 proc::list(&left)
             )));
         }
-        self.remember(None);
         if let Some(group) = command::cgroup_of(self.directories.cgroups.as_deref(), context)
             && let Err(e) = cgroup::remove(&group)
         {
@@ -102,7 +93,6 @@ fn cannot_see(error: &io::Error) -> Failed {
 impl Resource for Exec {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let group = command::prepare_cgroup(self.directories.cgroups.as_deref(), context);
-        self.remember(group.clone());
         let program = Program { cgroup: group, ..Program::of(context, &self.spec.start) };
         self.finish("start", program, context).await
     }
@@ -146,8 +136,6 @@ impl Resource for Exec {
             Verdict::Bad(_) => Found::Stopped,
             Verdict::Unknown(why) => return Err(Failed(why)),
         };
-        let group = command::cgroup_of(self.directories.cgroups.as_deref(), context);
-        self.remember(group.filter(|group| group.is_dir()));
         Ok(found)
     }
 
@@ -164,14 +152,15 @@ impl Resource for Exec {
         looked.await.map_err(Failed::new)?
     }
 
-    fn handles(&self) -> Vec<KillHandle> {
-        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
-        group.clone().map(KillHandle::Cgroup).into_iter().collect()
+    fn handles(&self, context: &Context) -> Vec<KillHandle> {
+        self.group(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::proc::{ProcessId, Stat};
     use crate::test_support::{context, until, within};
@@ -259,13 +248,12 @@ mod tests {
         let resource = exec(place.path(), Some(cgroups), [&start, "true", "true"]);
         resource.start(&x).await.unwrap();
         let daemon = pid_in(&daemon).await;
-        assert!(matches!(resource.handles().as_slice(), [KillHandle::Cgroup(_)]));
+        assert!(matches!(resource.handles(&x).as_slice(), [KillHandle::Cgroup(_)]));
         let Failed(why) = resource.stop(&x).await.unwrap_err();
         assert!(why.contains("still runs"), "{why}");
         assert!(daemon.is_alive());
         resource.kill(&x).await.unwrap();
         assert!(!daemon.is_alive());
-        assert_eq!(resource.handles(), []);
     }
 
     #[tokio::test]

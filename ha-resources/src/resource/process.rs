@@ -4,7 +4,6 @@
 //! group. Decides who belongs to it and when all of it is gone. What it was started as stands in a record in the run
 //! directory, which the process itself writes before it executes the program, so that it is found whenever the agent ends.
 
-mod record;
 #[cfg(test)]
 mod tests;
 
@@ -25,12 +24,12 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use self::record::{read_record, record_of};
 use super::Directories;
 use crate::child::{self, Identity, Record, Setup};
 use crate::command::{self, Program, RunError, most_of};
 use crate::log_file::LogFile;
-use crate::proc::{self, ProcessId};
+use crate::proc;
+use crate::process_group::record::{self, Recorded};
 use crate::{cgroup, process_group};
 
 /// What a process is, as the operator says it.
@@ -112,18 +111,12 @@ pub struct Process {
 /// What is known of a started program.
 #[derive(Clone, Debug)]
 struct Tracked {
-    main: ProcessId,
-    cgroup: Option<PathBuf>,
+    who: Recorded,
     /// Of our own child; an adopted one's is told to its parent only.
     exit: Option<watch::Receiver<Option<ExitStatus>>>,
 }
 
 impl Tracked {
-    fn handles(&self) -> Vec<KillHandle> {
-        let group = KillHandle::ProcessGroup { pgid: self.main.pid, started: self.main.started };
-        self.cgroup.iter().cloned().map(KillHandle::Cgroup).chain([group]).collect()
-    }
-
     /// How the main process ended, for people.
     fn ending(&self) -> String {
         match self.exit.as_ref().and_then(|exit| *exit.borrow()) {
@@ -156,13 +149,13 @@ impl Process {
     fn tracked(&self, context: &Context) -> Result<Option<Tracked>, Failed> {
         let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.record_path(context);
-        let recorded = read_record(&path).map_err(|e| {
+        let recorded = record::read(&path).map_err(|e| {
             Failed(format!("cannot read {}: {e}; end the process that it names and remove it", path.display()))
         })?;
         // The record is the truth: a start that was given up may have got further than memory knows.
         match (&*tracked, recorded) {
-            (Some(known), Some(found)) if known.main == found.main => {}
-            (_, found) => *tracked = found,
+            (Some(known), Some(found)) if known.who.main == found.main => {}
+            (_, found) => *tracked = found.map(|who| Tracked { who, exit: None }),
         }
         Ok(tracked.clone())
     }
@@ -178,7 +171,7 @@ impl Process {
     /// All there is to end: what was started, and what is in the group that it would have been put into.
     fn all_handles(&self, context: &Context) -> Result<Vec<KillHandle>, Failed> {
         if let Some(tracked) = self.tracked(context)? {
-            return Ok(tracked.handles());
+            return Ok(tracked.who.handles());
         }
         Ok(command::cgroup_of(self.directories.cgroups.as_deref(), context)
             .map(KillHandle::Cgroup)
@@ -305,8 +298,10 @@ impl Launch {
             std::fs::create_dir_all(directory)?;
         }
         let output = self.log.open()?;
-        let mut setup =
-            Setup { record: Some(Record::new(&self.record, record_of(self.cgroup.as_deref())?)?), ..Setup::default() };
+        let mut setup = Setup {
+            record: Some(Record::new(&self.record, record::rest(self.cgroup.as_deref())?)?),
+            ..Setup::default()
+        };
         if let Some(group) = &self.cgroup {
             let procs = std::fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"))?;
             setup.cgroup = Some(OwnedFd::from(procs));
@@ -327,7 +322,7 @@ impl Launch {
             .stderr(output);
         child::set_up(&mut command, setup);
         let spawned = command.spawn();
-        let recorded = read_record(&self.record);
+        let recorded = record::read(&self.record);
         let mut child = match spawned {
             Ok(child) => child,
             Err(e) => {
@@ -342,8 +337,8 @@ impl Launch {
             let status = child.wait().await;
             ended.send_replace(status.ok());
         });
-        let tracked = recorded?.ok_or_else(|| io::Error::other("it left no record"))?;
-        Ok(Tracked { exit: Some(exit), ..tracked })
+        let who = recorded?.ok_or_else(|| io::Error::other("it left no record"))?;
+        Ok(Tracked { who, exit: Some(exit) })
     }
 }
 
@@ -375,14 +370,14 @@ async fn exited(tracked: &Tracked) {
         }
     }
     // Readable once it has exited. Of a process that is a zombie already, too.
-    if let Ok(Some(descriptor)) = tracked.main.open()
+    if let Ok(Some(descriptor)) = tracked.who.main.open()
         && let Ok(descriptor) = proc::wait_on(descriptor)
         && descriptor.readable().await.is_ok()
     {
         return;
     }
     // It is gone, or cannot be waited for.
-    while tracked.main.is_alive() {
+    while tracked.who.main.is_alive() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -419,7 +414,7 @@ async fn check(check: &Check, context: &Context) -> Verdict {
 #[async_trait]
 impl Resource for Process {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
-        if let Some(tracked) = self.tracked(context)?.filter(|tracked| tracked.main.is_alive()) {
+        if let Some(tracked) = self.tracked(context)?.filter(|tracked| tracked.who.main.is_alive()) {
             return self.until_ready_within(&tracked, context).await;
         }
         // What an earlier main process left would be in the way of a new one.
@@ -442,7 +437,7 @@ impl Resource for Process {
             Ok(None) => return Verdict::Bad("it is not running".to_owned()),
             Err(Failed(why)) => return Verdict::Unknown(why),
         };
-        if !tracked.main.is_alive() {
+        if !tracked.who.main.is_alive() {
             return Verdict::Bad(format!("it {}{}", tracked.ending(), self.last_words(context)));
         }
         if let Err(e) = self.log(context).keep_bounded() {
@@ -455,7 +450,7 @@ impl Resource for Process {
     }
 
     async fn adopt(&self, context: &Context) -> Result<Found, Failed> {
-        if self.tracked(context)?.is_some_and(|tracked| tracked.main.is_alive()) {
+        if self.tracked(context)?.is_some_and(|tracked| tracked.who.main.is_alive()) {
             return Ok(Found::Running);
         }
         let left = process_group::members(&self.all_handles(context)?).map_err(Failed::new)?;
@@ -482,9 +477,9 @@ impl Resource for Process {
         tokio::task::spawn_blocking(move || lacks(&spec)).await.map_err(Failed::new)?
     }
 
-    fn handles(&self) -> Vec<KillHandle> {
-        let tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
-        tracked.as_ref().map(Tracked::handles).unwrap_or_default()
+    fn handles(&self, context: &Context) -> Vec<KillHandle> {
+        let group = command::cgroup_of(self.directories.cgroups.as_deref(), context).map(KillHandle::Cgroup);
+        group.into_iter().chain([KillHandle::Record(self.record_path(context))]).collect()
     }
 }
 

@@ -27,7 +27,7 @@ impl Removal {
             .iter()
             .filter_map(|handle| match handle {
                 KillHandle::Address { interface, address } => Some((interface.clone(), *address)),
-                KillHandle::ProcessGroup { .. } | KillHandle::Cgroup(_) => None,
+                KillHandle::ProcessGroup { .. } | KillHandle::Record(_) | KillHandle::Cgroup(_) => None,
             })
             .collect();
         if addresses.is_empty() {

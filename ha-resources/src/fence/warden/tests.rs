@@ -1,8 +1,10 @@
 use super::process::boot_time as now;
 use super::*;
 use crate::proc::{ProcessId, Stat};
+use crate::resource::Directories;
 use crate::resource::address::{Address, AddressSpec};
-use crate::test_support::{Network, until};
+use crate::resource::process::{Process, ProcessSpec};
+use crate::test_support::{Network, context, until};
 use ha_core::driver::{Failed, Resource, Watchdog};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -92,7 +94,7 @@ impl Drop for Service {
 
 /// An address under a lease, as its resource names it.
 fn guarded_address(hierarchy: &str, cidr: &str, interface: &str, until: Time) -> Guarded {
-    let handles = Address::new(AddressSpec::new(cidr.parse().unwrap(), interface)).handles();
+    let handles = Address::new(AddressSpec::new(cidr.parse().unwrap(), interface)).handles(&context("address"));
     Guarded { hierarchy: HierarchyName::new(hierarchy).unwrap(), until, handles }
 }
 
@@ -131,6 +133,26 @@ async fn what_is_not_prolonged_is_killed_although_its_agent_is_dead() {
     ended(&short).await;
     assert!(now().unwrap() >= until);
     assert!(long.id().is_alive());
+}
+
+/// The agent may die at any moment of a start, and after: it told of the program before there was one.
+#[tokio::test]
+async fn a_program_that_was_told_of_before_it_was_started_ends_with_the_tenure() {
+    let place = Place::new();
+    let path = place.0.path();
+    let directories = Directories { run: path.join("run"), logs: path.join("log"), cgroups: None };
+    let process = Process::new(ProcessSpec::new(["sleep", "1000"]), directories);
+    let app = context("app");
+    let agent = place.client();
+    let soon = now().unwrap() + Duration::from_millis(500);
+    let handles = process.handles(&app);
+    let guarded = Guarded { hierarchy: HierarchyName::new("web").unwrap(), until: soon, handles };
+    agent.feed(&[guarded]).await.unwrap();
+    process.start(&app).await.unwrap();
+    assert_eq!(process.monitor(&app).await, ha_core::driver::Verdict::Good);
+    drop(agent);
+    process.watch(&app).await;
+    assert!(now().unwrap() >= soon);
 }
 
 #[tokio::test]

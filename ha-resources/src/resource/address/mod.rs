@@ -359,7 +359,7 @@ impl Resource for Address {
     }
 
     /// Always the address, there or not: taking it off where it is not does nothing, and so it is guarded from before a start adds it.
-    fn handles(&self) -> Vec<KillHandle> {
+    fn handles(&self, _context: &Context) -> Vec<KillHandle> {
         vec![KillHandle::Address { interface: self.spec.interface.clone(), address: self.ip() }]
     }
 }
