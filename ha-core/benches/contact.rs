@@ -28,6 +28,7 @@ fn announcement(epoch: u64) -> Announcement {
         directive: Directive::default(),
         definition: Fingerprint(0x1234_5678_9abc_def0),
         heir: None,
+        disturbance: None,
     }
 }
 

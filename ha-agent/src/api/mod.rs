@@ -15,7 +15,7 @@ mod wire;
 use async_trait::async_trait;
 use ha_core::engine::{Command, Refused, Reply, Snapshot};
 use ha_core::name::NodeName;
-use ha_core::record::{Event, Timeline};
+use ha_core::record::{Event, Ongoing, Timeline};
 use tokio::sync::broadcast;
 
 use crate::view::Problem;
@@ -23,7 +23,7 @@ use crate::view::Problem;
 pub(crate) use listen::{SocketOptions, serve};
 pub(crate) use wire::{
     CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, ReloadMode, ReloadRequest, ReloadView,
-    TimelineView, WhyView,
+    OngoingView, TimelineView, WhyView,
 };
 
 /// The node behind the API has ended; the agent is about to.
@@ -44,6 +44,8 @@ pub(crate) trait Agent: Send + Sync + 'static {
 
     /// The finished timelines, the oldest first.
     async fn timelines(&self) -> Result<Vec<Timeline>, Stopped>;
+    /// What is out of service by now, or disturbed.
+    async fn ongoing(&self) -> Result<Vec<Ongoing>, Stopped>;
 
     /// The latest events, the oldest first.
     async fn recent_events(&self) -> Result<Vec<Event>, Stopped>;

@@ -25,7 +25,7 @@ use tokio_stream::{Stream, StreamExt};
 use super::gather::gather;
 use super::peer::Caller;
 use super::{
-    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, ReloadRequest, TimelineView, WhyView,
+    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, OngoingView, ReloadRequest, TimelineView, WhyView,
 };
 use crate::view::ClusterView;
 
@@ -117,6 +117,11 @@ async fn why(
     let Query(WhyQuery { on }) = query.map_err(|e| bad_query(&e, "on=NODE"))?;
     let name = HierarchyName::new(&hierarchy).map_err(|e| ErrorBody::new(ErrorCode::Malformed, e.to_string()))?;
     let local = shared.agent.snapshot().await?;
+    let mut problems = Vec::new();
+    if on.as_ref().is_none_or(|on| *on == local.node) {
+        problems = shared.agent.warnings();
+        problems.retain(|problem| problem.about == name.as_str());
+    }
     let view = match on.filter(|on| *on != local.node) {
         None => local,
         Some(node) => {
@@ -133,7 +138,7 @@ async fn why(
     let node = view.node;
     let known = view.hierarchies.iter().map(|h| h.name.clone()).collect();
     match view.hierarchies.into_iter().find(|h| h.name == name) {
-        Some(hierarchy) => Ok(Json(WhyView { node, hierarchy })),
+        Some(hierarchy) => Ok(Json(WhyView { node, hierarchy, problems })),
         None => Err(Refused::UnknownHierarchy { name, node, known }.into()),
     }
 }
@@ -166,12 +171,20 @@ async fn history(
     }
     let clock = WallClock::at(local.now);
     let timelines = timelines.into_iter().map(|t| timeline_view(t, clock)).collect();
-    Ok(Json(HistoryView { node: local.node, timelines }))
+    let mut ongoing = shared.agent.ongoing().await?;
+    ongoing.retain(|o| query.hierarchy.as_ref().is_none_or(|name| o.hierarchy == *name));
+    let ongoing = ongoing.into_iter().map(|ongoing| OngoingView {
+        since: clock.show(ongoing.fault),
+        for_ms: u64::try_from(local.now.since(ongoing.fault).as_millis()).unwrap_or(u64::MAX),
+        ongoing,
+    });
+    Ok(Json(HistoryView { node: local.node, timelines, ongoing: ongoing.collect() }))
 }
 
 fn timeline_view(timeline: Timeline, clock: WallClock) -> TimelineView {
     let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     TimelineView {
+        fault_at: clock.show(timeline.fault),
         in_service_at: clock.show(timeline.in_service),
         t_detect_us: micros(timeline.t_detect()),
         t_recover_us: micros(timeline.t_recover()),

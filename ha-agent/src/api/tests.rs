@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ha_core::engine::{Ask, Command, Refused, Reply, Snapshot};
-use ha_core::name::{Epoch, NodeName};
-use ha_core::record::{Cause, Event, Happened, Timeline};
+use ha_core::name::{Epoch, HierarchyName, NodeName};
+use ha_core::record::{Cause, Event, Fault, Happened, Mark, Ongoing, Timeline};
 use ha_core::time::Time;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,13 +59,26 @@ impl Agent for Alpha {
         let at = |ms: u64| Time(80_000_000_000 + ms * 1_000_000);
         Ok(vec![Timeline {
             hierarchy: web(),
-            cause: Cause::Failover { from: node("gamma") },
+            cause: Cause::Failover { from: node("gamma"), fault: Fault::Silent },
+            on: node("alpha"),
             epoch: Epoch(7),
             fault: at(0),
             detected: at(1_000),
             in_service: at(1_040),
             marks: Vec::new(),
+            afterwards: None,
         }])
+    }
+
+    async fn ongoing(&self) -> Result<Vec<Ongoing>, Stopped> {
+        let mark = |what: &str| Mark { at: Time(1), what: what.to_owned(), again: 0 };
+        let of = |name: &str| Ongoing {
+            hierarchy: HierarchyName::new(name).unwrap(),
+            fault: Time(1),
+            why: "stopped by root@alpha".to_owned(),
+            marks: vec![mark("stopped, by root@alpha")],
+        };
+        Ok(vec![of("shop"), of("web")])
     }
 
     async fn recent_events(&self) -> Result<Vec<Event>, Stopped> {
@@ -254,6 +267,9 @@ async fn the_history_has_its_figures_worked_out() {
     let served = Served::new();
     let view: HistoryView = served.client().get("/v1/history?hierarchy=web&last=5").await.unwrap();
     assert_eq!((view.timelines[0].t_detect_us, view.timelines[0].t_recover_us), (1_000_000, 40_000));
+    assert!(view.timelines[0].fault_at < view.timelines[0].in_service_at);
+    let ongoing: Vec<&str> = view.ongoing.iter().map(|o| o.ongoing.hierarchy.as_str()).collect();
+    assert_eq!(ongoing, ["web"]);
 }
 
 #[tokio::test]

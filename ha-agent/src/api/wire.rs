@@ -2,8 +2,10 @@
 
 use ha_core::engine::{Command, HierarchyView, Refused};
 use ha_core::name::NodeName;
-use ha_core::record::{Event, Timeline};
+use ha_core::record::{Event, Ongoing, Timeline};
 use serde::{Deserialize, Serialize};
+
+use crate::view::Problem;
 
 /// `POST /v1/command`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,9 @@ pub(crate) struct WhyView {
     pub(crate) node: NodeName,
     /// The hierarchy as that node sees it.
     pub(crate) hierarchy: HierarchyView,
+    /// What the agent that was asked knows to be wrong with how it is set up on its own node; of another node it cannot say.
+    #[serde(default)]
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// `GET /v1/history`.
@@ -32,12 +37,28 @@ pub(crate) struct HistoryView {
     pub(crate) node: NodeName,
     /// The oldest first.
     pub(crate) timelines: Vec<TimelineView>,
+    /// What is not over yet.
+    #[serde(default)]
+    pub(crate) ongoing: Vec<OngoingView>,
+}
+
+/// An interruption that is not over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OngoingView {
+    /// Since when, by the wall clock (RFC 3339).
+    pub(crate) since: String,
+    /// For how long by now, in milliseconds.
+    pub(crate) for_ms: u64,
+    /// What is known of it.
+    pub(crate) ongoing: Ongoing,
 }
 
 /// One timeline, with the figures worked out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TimelineView {
-    /// When the hierarchy was in service, by the wall clock (RFC 3339); right as far as the clock was not set since.
+    /// When the fault was, by the wall clock (RFC 3339); right as far as the clock was not set since.
+    pub(crate) fault_at: String,
+    /// When the hierarchy was in service, by the wall clock.
     pub(crate) in_service_at: String,
     /// From the fault to the begin of action, in microseconds.
     pub(crate) t_detect_us: u64,

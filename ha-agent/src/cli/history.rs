@@ -2,14 +2,16 @@
 
 use std::fmt::Write as _;
 
+use anstyle::Style;
 use clap::Args;
 use ha_core::name::HierarchyName;
+use ha_core::record::Cause;
 
 use super::{hierarchy_name, say, say_json};
 use crate::api::client::Client;
 use crate::api::{EventLine, HistoryView};
 use crate::exit::{Exit, Failure};
-use crate::words::{DIM, clean, styled};
+use crate::words::{BAD, DIM, GOOD, HEAD, ago, clean, styled};
 
 /// Of `ha history`.
 #[derive(Debug, Args)]
@@ -49,19 +51,35 @@ pub(crate) async fn history(client: &Client, args: &HistoryArgs) -> Result<Exit,
 }
 
 fn render(view: &HistoryView) -> String {
-    if view.timelines.is_empty() {
-        return format!("nothing entered service on {} since its agent began\n", view.node);
+    if view.timelines.is_empty() && view.ongoing.is_empty() {
+        return format!("nothing entered service since the agent on {} began, as far as it has seen\n", view.node);
     }
     let mut out = String::new();
     for one in &view.timelines {
-        let when = format!("in service on {} at {}", view.node, one.in_service_at);
-        let _ = writeln!(out, "{}", styled(DIM, when));
-        for line in one.timeline.to_string().lines() {
-            let _ = writeln!(out, "{}", clean(line));
-        }
-        out.push('\n');
+        let when = match one.timeline.cause {
+            Cause::FirstStart | Cause::Adoption => format!("at {}", one.in_service_at),
+            _ => format!("from {} to {}", one.fault_at, one.in_service_at),
+        };
+        entry(&mut out, &when, GOOD, &one.timeline.to_string());
     }
+    for one in &view.ongoing {
+        entry(&mut out, &format!("since {}, for {} now", one.since, ago(one.for_ms)), BAD, &one.ongoing.to_string());
+    }
+    let _ = writeln!(out, "{}", styled(DIM, format!("as the agent on {} saw it since it began", view.node)));
     out
+}
+
+fn entry(out: &mut String, when: &str, style: Style, text: &str) {
+    let _ = writeln!(out, "{}", styled(DIM, when));
+    for (i, line) in text.lines().enumerate() {
+        let style = match i {
+            0 => style,
+            _ if line.starts_with("  why: ") || line.starts_with("  later: ") => HEAD,
+            _ => Style::new(),
+        };
+        let _ = writeln!(out, "{}", styled(style, clean(line)));
+    }
+    out.push('\n');
 }
 
 /// `ha events`.

@@ -115,7 +115,7 @@ pub(crate) async fn why(client: &Client, args: &WhyArgs) -> Result<Exit, Failure
     if args.json {
         say_json(&view)?;
     } else {
-        say(render::why::why(&view.node, &view.hierarchy, columns()))?;
+        say(render::why::why(&view.node, &view.hierarchy, &view.problems, columns()))?;
     }
     Ok(Exit::Done)
 }

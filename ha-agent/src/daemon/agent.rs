@@ -8,7 +8,7 @@ use ha_core::driver::{Member, Node, Reload, ReloadReport};
 use ha_core::engine::{Command, Refused, Reply, Snapshot};
 use ha_core::hierarchy::{Change, Loaded};
 use ha_core::name::{HierarchyName, NodeName};
-use ha_core::record::{Event, Timeline};
+use ha_core::record::{Event, Ongoing, Timeline};
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 use tokio::sync::broadcast;
 
@@ -46,6 +46,10 @@ impl Agent for Running {
 
     async fn timelines(&self) -> Result<Vec<Timeline>, Stopped> {
         self.node.timelines().await.map_err(|_| Stopped)
+    }
+
+    async fn ongoing(&self) -> Result<Vec<Ongoing>, Stopped> {
+        self.node.ongoing().await.map_err(|_| Stopped)
     }
 
     async fn recent_events(&self) -> Result<Vec<Event>, Stopped> {

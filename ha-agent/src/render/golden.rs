@@ -5,7 +5,7 @@ use ha_core::hierarchy::Fingerprint;
 use ha_core::name::{Epoch, Utility};
 
 use super::{status::status, why::why};
-use crate::view::ClusterView;
+use crate::view::{ClusterView, Problem, Severity};
 use crate::view::samples::{cluster, node, snapshot};
 
 /// Without colours, as a file or a pipe gets it.
@@ -160,9 +160,17 @@ fn a_lease_in_danger_is_an_error() {
 
 #[test]
 fn why_gives_the_facts_in_order() {
-    let shown = plain(&why(&node("beta"), &snapshot("beta").hierarchies[0], None));
+    let unprotected = Problem {
+        severity: Severity::Warning,
+        about: "web".to_owned(),
+        what: "UNPROTECTED on this node: nobody has tried".to_owned(),
+        help: Some("`ha arm web`, while it is out of service".to_owned()),
+    };
+    let shown = plain(&why(&node("beta"), &snapshot("beta").hierarchies[0], &[unprotected], None));
     let expected = "\
 web on beta: out of service for 2 d 3 h, epoch 7
+  UNPROTECTED on this node: nobody has tried
+    `ha arm web`, while it is out of service
 
 beta is behind alpha, because
   1. nodes in order of rank: alpha, beta, gamma

@@ -7,10 +7,11 @@ use ha_core::engine::HierarchyView;
 use ha_core::name::NodeName;
 
 use super::table::{Cell, table};
+use crate::view::Problem;
 use crate::words::{BAD, DIM, GOOD, HEAD, WARN, ago, clean, hanging, styled};
 
 /// The answer to "why".
-pub(crate) fn why(node: &NodeName, view: &HierarchyView, width: Option<usize>) -> String {
+pub(crate) fn why(node: &NodeName, view: &HierarchyView, problems: &[Problem], width: Option<usize>) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
@@ -22,6 +23,12 @@ pub(crate) fn why(node: &NodeName, view: &HierarchyView, width: Option<usize>) -
     );
     if let Some(detail) = &view.detail {
         let _ = writeln!(out, "  {}", hanging(2, detail, Style::new(), width));
+    }
+    for problem in problems {
+        let _ = writeln!(out, "  {}", hanging(2, &problem.what, WARN, width));
+        if let Some(help) = &problem.help {
+            let _ = writeln!(out, "    {}", hanging(4, help, Style::new(), width));
+        }
     }
     let _ = writeln!(out, "\n{node} is {}, because", styled(HEAD, clean(&view.standing.to_string())));
     for (i, fact) in view.reasons.iter().enumerate() {

@@ -29,6 +29,43 @@ pub struct Announcement {
     pub definition: Fingerprint,
     /// The claim was handed to this node, which takes it first.
     pub heir: Option<NodeName>,
+    /// Why it is not in service there any more, or may not stay so. Nothing is decided by it: it is for people.
+    pub disturbance: Option<Disturbance>,
+}
+
+/// Why a hierarchy is not in service any more on the node that had it, or may not stay so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// What kind of thing it is.
+    pub kind: DisturbanceKind,
+    /// Why, for people; at most 200 bytes.
+    pub why: String,
+}
+
+impl std::fmt::Display for Disturbance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            DisturbanceKind::Unproven => write!(f, "the claim cannot be proven for now: {}", self.why),
+            DisturbanceKind::ClaimLost => write!(f, "the claim is lost: {}", self.why),
+            DisturbanceKind::Failed | DisturbanceKind::HandedOver | DisturbanceKind::Asked => f.write_str(&self.why),
+        }
+    }
+}
+
+/// What can disturb a hierarchy that is in service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DisturbanceKind {
+    /// The claim cannot be proven for now; the service goes on.
+    Unproven,
+    /// The claim is lost, or could not be proven for too long.
+    ClaimLost,
+    /// A resource failed, or cannot be asked any more.
+    Failed,
+    /// It is handed to another node: moved by an operator, drained, failed back.
+    HandedOver,
+    /// It is interrupted because that was asked for: stopped, or redefined.
+    Asked,
 }
 
 /// The phase of a hierarchy as others need to know it.

@@ -9,7 +9,9 @@ use crate::claim::EarlyFailures;
 use crate::hierarchy::Fingerprint;
 use crate::name::{BootId, Epoch, HierarchyName, Incarnation, NodeName, Utility};
 
-use super::announcement::{AnnouncedPhase, Announcement, Declined, Directive, NodeAnnouncement};
+use super::announcement::{
+    AnnouncedPhase, Announcement, Declined, Directive, Disturbance, DisturbanceKind, NodeAnnouncement,
+};
 use super::ids::NodeId;
 use super::message::{Beat, BeatPeer, Delta, Fragment, FragmentAck, Item, Message};
 use super::parcel::{FRAGMENT_BYTES, FRAGMENT_COUNT_MAX, ParcelId};
@@ -49,6 +51,8 @@ pub enum Field {
     FailureAge,
     Definition,
     Heir,
+    DisturbanceKind,
+    DisturbanceWhy,
     DirectiveFlags,
     DirectiveSerial,
     DirectiveAuthor,
@@ -128,6 +132,7 @@ const HAS_UNREADY: u8 = 4;
 const HAS_FAILURES: u8 = 8;
 const HAS_DIRECTIVE: u8 = 16;
 const HAS_HEIR: u8 = 32;
+const HAS_DISTURBANCE: u8 = 64;
 
 const HAS_AUTHOR: u8 = 1;
 const HAS_PIN: u8 = 2;
@@ -144,6 +149,14 @@ const PHASES: [AnnouncedPhase; 8] = [
     AnnouncedPhase::Restarting,
     AnnouncedPhase::Stopping,
     AnnouncedPhase::StopFailed,
+];
+
+const DISTURBANCES: [DisturbanceKind; 5] = [
+    DisturbanceKind::Unproven,
+    DisturbanceKind::ClaimLost,
+    DisturbanceKind::Failed,
+    DisturbanceKind::HandedOver,
+    DisturbanceKind::Asked,
 ];
 
 impl Message {
@@ -271,7 +284,8 @@ fn put_announcement(out: &mut Vec<u8>, it: &Announcement) {
             | flag(HAS_UNREADY, it.unready.is_some())
             | flag(HAS_FAILURES, has_failures)
             | flag(HAS_DIRECTIVE, has_directive)
-            | flag(HAS_HEIR, it.heir.is_some()),
+            | flag(HAS_HEIR, it.heir.is_some())
+            | flag(HAS_DISTURBANCE, it.disturbance.is_some()),
     );
     out.push(PHASES.iter().position(|p| *p == it.phase).unwrap_or_default() as u8);
     put_number(out, it.epoch.0);
@@ -295,6 +309,10 @@ fn put_announcement(out: &mut Vec<u8>, it: &Announcement) {
     }
     if let Some(heir) = &it.heir {
         put_name(out, heir.as_str());
+    }
+    if let Some(disturbance) = &it.disturbance {
+        out.push(DISTURBANCES.iter().position(|k| *k == disturbance.kind).unwrap_or_default() as u8);
+        put_text(out, &disturbance.why, REASON_BYTES_MAX);
     }
 }
 
@@ -452,7 +470,8 @@ fn take_node(input: &mut Reader<'_>) -> Result<NodeAnnouncement, DecodeError> {
 }
 
 fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError> {
-    let known = HAS_DECLINED | HAS_DECLINED_FOR | HAS_UNREADY | HAS_FAILURES | HAS_DIRECTIVE | HAS_HEIR;
+    let known =
+        HAS_DECLINED | HAS_DECLINED_FOR | HAS_UNREADY | HAS_FAILURES | HAS_DIRECTIVE | HAS_HEIR | HAS_DISTURBANCE;
     let flags = input.flags(Field::AnnouncementFlags, known)?;
     let has = |bit: u8| flags & bit != 0;
     if has(HAS_DECLINED_FOR) && !has(HAS_DECLINED) {
@@ -480,7 +499,14 @@ fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError
     };
     let directive = if has(HAS_DIRECTIVE) { take_directive(input)? } else { Directive::default() };
     let heir = if has(HAS_HEIR) { Some(input.name(Field::Heir)?) } else { None };
-    Ok(Announcement { phase, epoch, utility, declined, unready, failures, directive, definition, heir })
+    let disturbance = if has(HAS_DISTURBANCE) {
+        let kind = usize::from(input.byte(Field::DisturbanceKind)?);
+        let kind = DISTURBANCES.get(kind).copied().ok_or(meaningless(Field::DisturbanceKind))?;
+        Some(Disturbance { kind, why: input.text(Field::DisturbanceWhy, REASON_BYTES_MAX)?.to_owned() })
+    } else {
+        None
+    };
+    Ok(Announcement { phase, epoch, utility, declined, unready, failures, directive, definition, heir, disturbance })
 }
 
 fn take_directive(input: &mut Reader<'_>) -> Result<Directive, DecodeError> {

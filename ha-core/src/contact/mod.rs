@@ -30,7 +30,9 @@ use crate::time::Time;
 use parcel::Inbox;
 use told::{Progress, Told};
 
-pub use announcement::{AnnouncedPhase, Announcement, Declined, Directive, NodeAnnouncement};
+pub use announcement::{
+    AnnouncedPhase, Announcement, Declined, Directive, Disturbance, DisturbanceKind, NodeAnnouncement,
+};
 pub use codec::{DecodeError, Fault, Field, REASON_BYTES_MAX, SHORT_BYTES_MAX};
 pub use event::ContactEvent;
 pub use ids::{NodeId, NodeIdError, NodeIds};

@@ -4,7 +4,9 @@
 //! [`crate::sim::model`] when, in whatever order.
 
 use super::Contact;
+use super::announcement::Announcement;
 use super::event::ContactEvent;
+use super::message::Item;
 use super::peer::PeerState;
 use super::receive::apply;
 use super::told::Progress;
@@ -62,9 +64,19 @@ impl Contact {
     pub(crate) fn identity(&self) -> (String, String) {
         let heard = self.peers.values().map(|p| {
             let life = p.life.map(|l| (l.incarnation, l.boot, l.synced));
-            format!("{:?}{life:?}{:?}{:?}", p.state, p.announcements, p.node_announcement)
+            let announced = p.announcements.iter().map(|(name, it)| (name, decisive(it))).collect::<Vec<_>>();
+            format!("{:?}{life:?}{announced:?}{:?}", p.state, p.node_announcement)
         });
-        let told = format!("{:?}{:?}", self.incarnation, self.told.items().collect::<Vec<_>>());
+        let items = self.told.items().map(|item| match item {
+            Item::Hierarchy(name, it) => Item::Hierarchy(name.clone(), decisive(it)),
+            other => other.clone(),
+        });
+        let told = format!("{:?}{:?}", self.incarnation, items.collect::<Vec<_>>());
         (format!("{}{}", self.settled, heard.collect::<String>()), told)
     }
+}
+
+/// An announcement without what is for people only.
+fn decisive(announcement: &Announcement) -> Announcement {
+    Announcement { disturbance: None, ..announcement.clone() }
 }

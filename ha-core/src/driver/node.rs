@@ -7,7 +7,7 @@ use super::reload::{Member, Reload, ReloadReport};
 use crate::contact::KeyRing;
 use crate::engine::{Command, Refused, Reply, Snapshot};
 use crate::name::{ClusterName, NodeName};
-use crate::record::{Event, Timeline};
+use crate::record::{Event, Ongoing, Timeline};
 
 /// Whether a node's loop has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub(super) enum Request {
     Command { to: Option<NodeName>, command: Command, answer: oneshot::Sender<Result<Reply, Refused>> },
     Snapshot(oneshot::Sender<Snapshot>),
     Timelines(oneshot::Sender<Vec<Timeline>>),
+    Ongoing(oneshot::Sender<Vec<Ongoing>>),
     Events(oneshot::Sender<Vec<Event>>),
     Keys(KeyRing),
     Reload { members: Vec<Member>, mode: Reload, answer: oneshot::Sender<ReloadReport> },
@@ -68,9 +69,14 @@ impl Node {
         self.ask(Request::Snapshot).await
     }
 
-    /// How hierarchies came into service here, the latest 2048, the oldest first.
+    /// How hierarchies came into service, here or elsewhere as far as it was seen from here; the latest 2048, the oldest first.
     pub async fn timelines(&self) -> Result<Vec<Timeline>, Gone> {
         self.ask(Request::Timelines).await
+    }
+
+    /// What is out of service by now, or disturbed, as far as it is seen from here.
+    pub async fn ongoing(&self) -> Result<Vec<Ongoing>, Gone> {
+        self.ask(Request::Ongoing).await
     }
 
     /// What happened here, the latest 4096, the oldest first.

@@ -84,6 +84,7 @@ impl Run {
         ended: watch::Sender<Ended>,
     ) -> Self {
         let work = Work::new(engine.me().clone(), inputs.clone());
+        let me = engine.me().clone();
         Run {
             engine,
             recording: None,
@@ -100,7 +101,7 @@ impl Run {
             guard: None,
             events,
             recent: VecDeque::new(),
-            timelines: Timelines::default(),
+            timelines: Timelines::new(me),
             answers: BTreeMap::new(),
             next_command: 0,
             ended,
@@ -297,6 +298,9 @@ impl Run {
             }
             Request::Timelines(answer) => {
                 let _ = answer.send(self.timelines.finished().cloned().collect());
+            }
+            Request::Ongoing(answer) => {
+                let _ = answer.send(self.timelines.ongoing().collect());
             }
             Request::Events(answer) => {
                 let _ = answer.send(self.recent.iter().cloned().collect());

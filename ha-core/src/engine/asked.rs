@@ -9,7 +9,7 @@ use super::io::{CommandId, Effect, Lasting};
 use super::{Engine, TimerKey};
 use crate::contact::Directive;
 use crate::name::{HierarchyName, NodeName};
-use crate::record::Happened;
+use crate::record::{Happened, Wish};
 
 /// How long another node may take to answer a command.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -179,7 +179,8 @@ impl Engine {
             return;
         }
         let what = if standby.is_some() { "standby" } else { "online" }.to_owned();
-        self.tell(None, Happened::Directive { what, by: by.to_owned(), reason: reason.to_owned() });
+        let (by, reason) = (by.to_owned(), reason.to_owned());
+        self.tell(None, Happened::Directive { what, by, reason, wish: Wish::Other });
         self.standby.clone_from(&standby);
         self.announce_node();
         self.effects.push_back(Effect::RememberStandby(standby));
@@ -286,10 +287,11 @@ impl Engine {
         directive.author = Some(me);
         directive.by = shortened(by, BY_MAX);
         directive.reason = shortened(reason, REASON_MAX);
+        let wish = Wish::between(&entry.directive, &directive);
         entry.directive = directive;
         if let Some(what) = what {
-            let told = Happened::Directive { what: what.to_owned(), by: by.to_owned(), reason: reason.to_owned() };
-            self.tell(Some(name), told);
+            let (what, by, reason) = (what.to_owned(), by.to_owned(), reason.to_owned());
+            self.tell(Some(name), Happened::Directive { what, by, reason, wish });
         }
         self.remember(name);
         self.announce(name);

@@ -24,8 +24,20 @@ impl Engine {
     fn contact_event(&mut self, event: ContactEvent) {
         let line = event.to_string();
         match event {
-            ContactEvent::Alive { peer, .. } | ContactEvent::Left { peer } | ContactEvent::Restarted { peer, .. } => {
-                self.tell(None, Happened::Contact { peer: peer.clone(), what: line });
+            ContactEvent::Alive { peer, after } => {
+                self.tell(None, Happened::ContactMade { peer: peer.clone(), after });
+                self.concern(&peer);
+            }
+            ContactEvent::Left { peer } => {
+                self.tell(None, Happened::PeerLeft { peer: peer.clone() });
+                self.concern(&peer);
+            }
+            ContactEvent::Restarted { peer, rebooted } => {
+                for entry in self.entries.values_mut() {
+                    // What the new life says is news.
+                    entry.elsewhere.remove(&peer);
+                }
+                self.tell(None, Happened::PeerRestarted { peer: peer.clone(), rebooted });
                 self.concern(&peer);
             }
             ContactEvent::Late { peer } => self.tell(None, Happened::Contact { peer, what: line }),

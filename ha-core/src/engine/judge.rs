@@ -1,13 +1,23 @@
 //! Puts together what mastership needs to know of one hierarchy, and tells the others what came of it.
 
+use serde::{Deserialize, Serialize};
+
 use super::leases::Lease;
 use super::{Engine, Entry};
 use crate::claim::Beliefs;
-use crate::contact::{AnnouncedPhase, Announcement, Declined, Peer, PeerState};
+use crate::contact::{AnnouncedPhase, Announcement, Declined, Disturbance, DisturbanceKind, Peer, PeerState};
 use crate::mastership::{self, Excluded, Hearing, Judgement, Other, Own, Standing, View};
 use crate::name::{Epoch, HierarchyName, NodeName};
-use crate::record::Happened;
+use crate::record::{Happened, Wish};
 use crate::time::Time;
+
+/// What was told of another node that holds the claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Elsewhere {
+    phase: AnnouncedPhase,
+    epoch: Epoch,
+    disturbance: Option<Disturbance>,
+}
 
 pub(super) fn nothing_known() -> Judgement {
     Judgement {
@@ -192,8 +202,9 @@ impl Engine {
             let cleared = announced.directive.cleared > entry.directive.cleared;
             let hands_on_again = entry.directive.maintenance && !announced.directive.maintenance;
             let (by, reason) = (announced.directive.by.clone(), announced.directive.reason.clone());
-            entry.directive = announced.directive;
-            self.tell(Some(name), Happened::Directive { what, by, reason });
+            let wish = Wish::between(&entry.directive, &announced.directive);
+            entry.directive = announced.directive.clone();
+            self.tell(Some(name), Happened::Directive { what, by, reason, wish });
             if cleared {
                 self.with_life(name, |life, _, now, out| life.clear(now, out));
             }
@@ -202,10 +213,30 @@ impl Engine {
             }
             self.remember(name);
         }
+        self.tell_of(peer, name, &announced);
         if announced.phase == AnnouncedPhase::Waiting {
             self.look_who_holds(name);
         }
         self.dirty.insert(name.clone());
+    }
+
+    /// Tells what is new of a node that holds the claim, and when it holds it no more.
+    fn tell_of(&mut self, peer: &NodeName, name: &HierarchyName, announced: &Announcement) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let news = Elsewhere {
+            phase: announced.phase,
+            epoch: announced.epoch,
+            disturbance: announced.disturbance.clone(),
+        };
+        let is_new = if announced.phase.holds_claim() {
+            entry.elsewhere.insert(peer.clone(), news.clone()).as_ref() != Some(&news)
+        } else {
+            entry.elsewhere.remove(peer).is_some()
+        };
+        if is_new {
+            let Elsewhere { phase, epoch, disturbance } = news;
+            self.tell(Some(name), Happened::Peer { peer: peer.clone(), phase, epoch, disturbance });
+        }
     }
 
     /// A peer waits for a claim that nobody in contact says to hold. It may be this node's without its knowledge: decided in its favour when
@@ -238,6 +269,10 @@ impl Engine {
             directive: entry.directive.clone(),
             definition: life.hierarchy.fingerprint,
             heir: life.heir.clone(),
+            disturbance: life.disturbance.clone().or_else(|| {
+                let (_, why) = entry.unproven.clone()?;
+                Some(Disturbance { kind: DisturbanceKind::Unproven, why })
+            }),
         };
         self.contact.set_announcement(self.now, name, announcement);
     }

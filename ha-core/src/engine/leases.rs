@@ -131,7 +131,13 @@ impl Engine {
         }
         match answer {
             Ok(tenure) if tenure.is_over(self.now) => self.not_proven(name, TOO_LATE),
-            Ok(tenure) => self.renewed(name, tenure),
+            Ok(tenure) => {
+                if let Some((since, _)) = entry.unproven.take() {
+                    self.tell(Some(name), Happened::ProvenAgain { after: self.now.since(since) });
+                    self.announce(name);
+                }
+                self.renewed(name, tenure);
+            }
             Err(Loss::Unproven(why)) => self.not_proven(name, &why),
             Err(loss @ (Loss::Taken(_) | Loss::GivenUp(_))) => {
                 let why = loss.to_string();
@@ -142,7 +148,14 @@ impl Engine {
     }
 
     fn not_proven(&mut self, name: &HierarchyName, why: &str) {
-        self.tell(Some(name), Happened::Trouble { what: format!("the claim could not be proven: {why}") });
+        let now = self.now;
+        if let Some(entry) = self.entries.get_mut(name)
+            && entry.unproven.is_none()
+        {
+            entry.unproven = Some((now, why.chars().take(150).collect()));
+            self.tell(Some(name), Happened::Unproven { why: why.to_owned() });
+            self.announce(name);
+        }
         self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_AGAIN);
     }
 

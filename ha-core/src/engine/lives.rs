@@ -105,6 +105,7 @@ impl Engine {
         }
         if !entry.life.holds() {
             entry.upholding = None;
+            entry.unproven = None;
             self.timers.cancel(&TimerKey::Uphold(name.clone()));
             // What is recalled keeps the end that it was given.
             if !entry.life.is_recalled() {

@@ -108,6 +108,10 @@ struct Entry {
     tenure_length: Option<Duration>,
     /// To when what runs may run at most.
     guarded_until: Option<Time>,
+    /// The claim is held, and cannot be proven for now: since when and why.
+    unproven: Option<(Time, String)>,
+    /// What was told of other nodes that hold the claim: nothing is decided by it.
+    elsewhere: BTreeMap<NodeName, judge::Elsewhere>,
 }
 
 /// One node of the cluster.
@@ -220,6 +224,8 @@ impl Engine {
             retiring: false,
             tenure_length: None,
             guarded_until: None,
+            unproven: None,
+            elsewhere: BTreeMap::new(),
         };
         self.entries.insert(name.clone(), entry);
         // Those with a shared lease begin once the lease is held: before that there is nothing to ask with.

@@ -64,6 +64,10 @@ impl Engine {
         if let Some(detail) = &life.detail {
             reasons.push(Fact(format!("phase: {}: {detail}", life.announced_phase())));
         }
+        if let Some((since, why)) = &entry.unproven {
+            let since = now.since(*since);
+            reasons.push(Fact(format!("the claim is held, but could not be proven for {since:.1?} now: {why}")));
+        }
         HierarchyView {
             name: life.hierarchy.name.clone(),
             phase: life.announced_phase(),

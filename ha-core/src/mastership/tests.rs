@@ -21,6 +21,7 @@ fn told(phase: AnnouncedPhase) -> Announcement {
         directive: Directive::default(),
         definition: Fingerprint(7),
         heir: None,
+        disturbance: None,
     }
 }
 

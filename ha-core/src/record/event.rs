@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contact::AnnouncedPhase;
+use crate::contact::{AnnouncedPhase, Directive, Disturbance, DisturbanceKind};
 use crate::name::{Epoch, HierarchyName, NodeName, ResourceName};
 use crate::time::Time;
 
@@ -29,12 +29,42 @@ pub enum Happened {
         /// Hierarchies recorded as running by an earlier life of the agent.
         adopting: usize,
     },
-    /// What was heard, or not heard any more, of a peer.
+    /// Something was noticed of a peer that changes nothing yet.
     Contact {
         /// The peer.
         peer: NodeName,
         /// What, in words.
         what: String,
+    },
+    /// A peer is heard: for the first time, or again.
+    ContactMade {
+        /// The peer.
+        peer: NodeName,
+        /// How long it had been silent; `None` when it had not been heard before.
+        after: Option<Duration>,
+    },
+    /// A peer said goodbye.
+    PeerLeft {
+        /// The peer.
+        peer: NodeName,
+    },
+    /// A new life of a peer's agent speaks.
+    PeerRestarted {
+        /// The peer.
+        peer: NodeName,
+        /// Its machine was booted in between: everything that ran on it is gone.
+        rebooted: bool,
+    },
+    /// Another node tells that it has the hierarchy in service, or has not any more, or is about to.
+    Peer {
+        /// The node.
+        peer: NodeName,
+        /// The phase of the hierarchy there.
+        phase: AnnouncedPhase,
+        /// The epoch held there, or else the greatest one known there.
+        epoch: Epoch,
+        /// What disturbs it there.
+        disturbance: Option<Disturbance>,
     },
     /// Contact with a peer is lost.
     ContactLost {
@@ -49,6 +79,13 @@ pub enum Happened {
         phase: AnnouncedPhase,
         /// Why.
         why: String,
+        /// What kind of thing keeps it out of service since it last was in service here.
+        disturbance: Option<DisturbanceKind>,
+    },
+    /// The hierarchy was recorded as running by an earlier life of this node's agent: its claim is to be proven before anything else.
+    Recalled {
+        /// The tenure that is recorded.
+        epoch: Epoch,
     },
     /// This node found that the hierarchy is its own to recover.
     Candidate {
@@ -68,8 +105,20 @@ pub enum Happened {
     },
     /// The claim was refused.
     ClaimRefused {
+        /// Who holds it, if it is a node of the cluster.
+        holder: Option<NodeName>,
         /// Why, and by whom.
         why: String,
+    },
+    /// The claim is held, but could not be proven for a while: told once when that begins.
+    Unproven {
+        /// Why.
+        why: String,
+    },
+    /// The claim is proven again.
+    ProvenAgain {
+        /// For how long it was not.
+        after: Duration,
     },
     /// The claim is lost, or can no longer be proven.
     ClaimLost {
@@ -161,6 +210,8 @@ pub enum Happened {
         by: String,
         /// Why.
         reason: String,
+        /// What it means for who serves.
+        wish: Wish,
     },
     /// A switchover began.
     Switchover {
@@ -186,6 +237,33 @@ pub enum Happened {
     },
 }
 
+/// What a change of what is wanted means for who serves a hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// It is to be out of service.
+    Stop,
+    /// It is to be in service again.
+    Start,
+    /// It is to be served by another node.
+    Move,
+    /// Nothing.
+    Other,
+}
+
+impl Wish {
+    /// What changed from one directive to a later one.
+    pub fn between(before: &Directive, after: &Directive) -> Wish {
+        match (before.stopped, after.stopped) {
+            (false, true) => Wish::Stop,
+            (true, false) => Wish::Start,
+            _ if before.quarantined.is_some() && after.quarantined.is_none() => Wish::Start,
+            _ if after.pin.is_some() && before.pin != after.pin => Wish::Move,
+            _ => Wish::Other,
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(hierarchy) = &self.hierarchy {
@@ -201,12 +279,37 @@ impl fmt::Display for Happened {
             Happened::Began { adopting: 0 } => f.write_str("agent began"),
             Happened::Began { adopting } => write!(f, "agent began; hierarchies to adopt: {adopting}"),
             Happened::Contact { peer: _, what } | Happened::Trouble { what } => f.write_str(what),
+            Happened::ContactMade { peer, after: None } => write!(f, "{peer} is heard"),
+            Happened::ContactMade { peer, after: Some(silence) } => {
+                write!(f, "{peer} is heard again after {silence:.1?}")
+            }
+            Happened::PeerLeft { peer } => write!(f, "{peer} said goodbye"),
+            Happened::PeerRestarted { peer, rebooted: true } => write!(f, "{peer} was booted"),
+            Happened::PeerRestarted { peer, rebooted: false } => write!(f, "the agent on {peer} was restarted"),
             Happened::ContactLost { peer, .. } => write!(f, "contact with {peer} lost"),
-            Happened::Phase { phase, why } => write!(f, "now {phase}: {why}"),
+            Happened::Peer { peer, phase, epoch, disturbance } => {
+                write!(f, "{peer} says: {phase}")?;
+                if *phase == AnnouncedPhase::InService {
+                    write!(f, ", epoch {epoch}")?;
+                }
+                match disturbance {
+                    Some(disturbance) => write!(f, ": {disturbance}"),
+                    None => Ok(()),
+                }
+            }
+            Happened::Phase { phase, why, .. } => write!(f, "now {phase}: {why}"),
+            Happened::Recalled { epoch } => {
+                write!(f, "found recorded as running under epoch {epoch} by this agent's earlier life")
+            }
             Happened::Candidate { why, .. } => write!(f, "candidate: {why}"),
             Happened::ClaimAsked => f.write_str("asking for the claim"),
             Happened::ClaimWon { epoch } => write!(f, "claim held, epoch {epoch}"),
-            Happened::ClaimRefused { why } => write!(f, "claim refused: {why}"),
+            Happened::ClaimRefused { why, .. } => write!(f, "claim refused: {why}"),
+            Happened::Unproven { why } => write!(
+                f,
+                "the claim cannot be proven for now: {why}; the service goes on, and is stopped here if this lasts too long"
+            ),
+            Happened::ProvenAgain { after } => write!(f, "the claim is proven again, after {after:.1?}"),
             Happened::ClaimLost { why } => write!(f, "claim lost: {why}"),
             Happened::ClaimReleased { heir: Some(heir) } => write!(f, "claim handed to {heir}"),
             Happened::ClaimReleased { heir: None } => f.write_str("claim released"),
@@ -228,8 +331,8 @@ impl fmt::Display for Happened {
             Happened::Utility { from, to, facts } => write!(f, "utility {from} → {to}: {facts}"),
             Happened::Readiness { lacking: Some(lacking) } => write!(f, "not ready: {lacking}"),
             Happened::Readiness { lacking: None } => f.write_str("ready"),
-            Happened::Directive { what, by, reason } if reason.is_empty() => write!(f, "{what}, by {by}"),
-            Happened::Directive { what, by, reason } => write!(f, "{what}, by {by}: {reason}"),
+            Happened::Directive { what, by, reason, .. } if reason.is_empty() => write!(f, "{what}, by {by}"),
+            Happened::Directive { what, by, reason, .. } => write!(f, "{what}, by {by}: {reason}"),
             Happened::Switchover { to, why } => write!(f, "handing over to {to}: {why}"),
             Happened::NodeReset { why } => write!(f, "this node must be reset: {why}"),
             Happened::TimeGap { gap } => write!(f, "this node did not run for {gap:.1?}: proving everything anew"),
@@ -243,6 +346,7 @@ impl Happened {
         matches!(
             self,
             Happened::ContactLost { .. }
+                | Happened::Unproven { .. }
                 | Happened::ClaimLost { .. }
                 | Happened::ResourceFailed { .. }
                 | Happened::Declined { .. }

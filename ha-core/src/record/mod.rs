@@ -3,9 +3,11 @@
 //! Decides what is worth telling, and how a recovery is divided into detection and recovery. Leaves storing and showing to the
 //! driver and the agent.
 
+mod course;
 mod event;
 pub mod flight;
 mod timeline;
 
-pub use event::{Event, Happened};
-pub use timeline::{Cause, Mark, Timeline, Timelines};
+pub use event::{Event, Happened, Wish};
+pub use course::Timelines;
+pub use timeline::{Afterwards, Cause, Fault, Mark, Ongoing, Return, Timeline};

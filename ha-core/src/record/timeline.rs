@@ -1,53 +1,139 @@
-//! From events to timelines: how long a recovery took, and where the time went.
+//! How a hierarchy came to be in service, once: why, from where to where, how long it took, and the steps.
 //!
-//! T_restore = T_detect + T_recover (Bottomley, "Implementing Clusters for High Availability", equation 1).
+//! T_restore = T_detect + T_recover (Bottomley, "Implementing Clusters for High Availability", equation 1). Decides how that is put into words.
+//! Leaves making it of events to [`super::course`].
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Happened};
-use crate::contact::AnnouncedPhase;
 use crate::name::{Epoch, HierarchyName, NodeName};
 use crate::time::Time;
 
-/// So many finished timelines are kept in memory.
-const KEPT: usize = 2048;
-
-/// Why a hierarchy entered service.
+/// Why a hierarchy entered service, or what it went through without being moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// Nobody had it in service before, as far as this node knew.
     FirstStart,
-    /// After a fault of another node.
+    /// After a fault, on another node than before.
     Failover {
-        /// The node.
+        /// The node that had it in service.
         from: NodeName,
+        /// What became of it there.
+        fault: Fault,
     },
-    /// Handed over, or given up, by another node.
+    /// Handed over by another node.
     Switchover {
         /// The node.
         from: NodeName,
+        /// Why.
+        why: String,
     },
-    /// A resource failed here and was restarted here.
-    LocalRecovery,
+    /// After a fault, on the same node as before.
+    LocalRecovery {
+        /// The fault.
+        fault: Fault,
+    },
+    /// It was interrupted as somebody had asked, and is in service again.
+    Restart {
+        /// Who asked for what.
+        why: String,
+    },
     /// The agent was restarted; nothing was interrupted.
     Adoption,
+    /// Something was wrong and is over: the hierarchy was in service all the time, under the same tenure. Clients may not have been
+    /// answered meanwhile.
+    Stayed {
+        /// What was wrong.
+        fault: Fault,
+    },
+}
+
+/// What went wrong on the node that had a hierarchy in service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// It was not heard any more.
+    Silent,
+    /// It was booted.
+    Rebooted,
+    /// It did not run at all.
+    Frozen {
+        /// For how long.
+        gap: Duration,
+    },
+    /// It could not prove its claim.
+    Unproven {
+        /// Why.
+        why: String,
+    },
+    /// It lost its claim.
+    ClaimLost {
+        /// Why.
+        why: String,
+    },
+    /// A resource failed there.
+    Failed {
+        /// Which, during what, and why.
+        why: String,
+    },
+    /// Its agent ended, and the next one could not carry on.
+    AgentEnded,
+    /// It was not to be seen from here.
+    Unseen,
+}
+
+impl Fault {
+    /// What happened on `node`, in words.
+    fn on(&self, node: &NodeName) -> String {
+        match self {
+            Fault::Silent => format!("{node} was not heard any more"),
+            Fault::Rebooted => format!("{node} was booted"),
+            Fault::Frozen { gap } => format!("{node} did not run for {gap:.1?}: it hung, or was suspended"),
+            Fault::Unproven { why } => format!("{node} could not prove its claim: {why}"),
+            Fault::ClaimLost { why } => format!("{node} lost its claim: {why}"),
+            Fault::Failed { why } => format!("on {node}: {why}"),
+            Fault::AgentEnded => format!("the agent on {node} ended, and the next one did not find its claim as it was"),
+            Fault::Unseen => format!("what happened on {node} was not to be seen from here"),
+        }
+    }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::FirstStart => f.write_str("first start"),
-            Cause::Failover { from } => write!(f, "failover from {from}"),
-            Cause::Switchover { from } => write!(f, "switchover from {from}"),
-            Cause::LocalRecovery => f.write_str("local recovery"),
+            Cause::Failover { from, .. } => write!(f, "failover from {from}"),
+            Cause::Switchover { from, .. } => write!(f, "switchover from {from}"),
+            Cause::LocalRecovery { .. } => f.write_str("local recovery"),
+            Cause::Restart { .. } => f.write_str("stopped and started"),
             Cause::Adoption => f.write_str("adoption"),
+            Cause::Stayed { .. } => f.write_str("nothing moved"),
         }
     }
+}
+
+/// How a node that had fallen silent was heard again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Return {
+    /// Its machine was booted meanwhile.
+    Booted,
+    /// Its agent was restarted meanwhile, its machine was not booted.
+    AgentRestarted,
+    /// Neither.
+    AsItWas,
+}
+
+/// What was seen later of the node that had a hierarchy in service and fell silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Afterwards {
+    /// When it was heard again, on this node's clock.
+    pub at: Time,
+    /// How.
+    pub how: Return,
 }
 
 /// A step of a timeline.
@@ -57,25 +143,37 @@ pub struct Mark {
     pub at: Time,
     /// What, in one line.
     pub what: String,
+    /// How often the same happened again soon.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub again: u32,
 }
 
-/// How a hierarchy came into service on this node once.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
+/// How a hierarchy came into service on a node once, or what it went through there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
     /// The hierarchy.
     pub hierarchy: HierarchyName,
     /// Why.
     pub cause: Cause,
+    /// The node that it is in service on.
+    pub on: NodeName,
     /// The tenure.
     pub epoch: Epoch,
     /// The last moment at which all was known to be well, or the first at which something was known not to be.
     pub fault: Time,
-    /// When this node began to act: candidate, or the failed resource known.
+    /// When this node began to act: candidate, or the fault known.
     pub detected: Time,
-    /// When it was in service.
+    /// When it was in service, or all was well again.
     pub in_service: Time,
     /// Every step.
     pub marks: Vec<Mark>,
+    /// What was seen later of the node that had fallen silent.
+    pub afterwards: Option<Afterwards>,
 }
 
 impl Timeline {
@@ -88,151 +186,101 @@ impl Timeline {
     pub fn t_recover(&self) -> Duration {
         self.in_service.since(self.detected)
     }
+
+    /// Where from and where to, in words: "failover from alpha to beta".
+    pub fn what(&self) -> String {
+        let Timeline { cause, on, .. } = self;
+        match cause {
+            Cause::Failover { .. } | Cause::Switchover { .. } => format!("{cause} to {on}"),
+            Cause::Stayed { .. } => format!("{cause}, in service on {on} all the time"),
+            _ => format!("{cause} on {on}"),
+        }
+    }
+
+    /// What was wrong, or who asked for it, in words.
+    pub fn why(&self) -> Option<String> {
+        match &self.cause {
+            Cause::FirstStart => None,
+            Cause::Adoption => Some("the agent was restarted; the service was not interrupted".to_owned()),
+            Cause::Failover { from, fault } => Some(fault.on(from)),
+            Cause::LocalRecovery { fault } => Some(fault.on(&self.on)),
+            Cause::Stayed { fault } => Some(format!("{}; clients may not have been answered", fault.on(&self.on))),
+            Cause::Switchover { why, .. } | Cause::Restart { why } => Some(why.clone()),
+        }
+    }
+
+    /// What was seen later of the node that had fallen silent, in words.
+    pub fn later(&self) -> Option<String> {
+        let Afterwards { at, how } = self.afterwards?;
+        let node = if let Cause::Failover { from, .. } = &self.cause { from } else { &self.on };
+        let meaning = match how {
+            Return::Booted => "booted anew: it had lost power, crashed, or was reset",
+            Return::AgentRestarted => "with a new agent: its agent had ended, the machine ran on",
+            Return::AsItWas => "with the same agent: it hung, or its network was cut",
+        };
+        Some(format!("{node} was heard again {:.1?} after the fault, {meaning}", at.since(self.fault)))
+    }
 }
 
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}: {}, epoch {}: T_detect {:.1} ms + T_recover {:.1} ms = {:.1} ms",
-            self.hierarchy,
-            self.cause,
-            self.epoch,
-            self.t_detect().as_secs_f64() * 1e3,
-            self.t_recover().as_secs_f64() * 1e3,
-            self.in_service.since(self.fault).as_secs_f64() * 1e3,
-        )?;
-        for mark in &self.marks {
-            writeln!(f, "  {:>+10.1} ms  {}", mark.at.since(self.fault).as_secs_f64() * 1e3, mark.what)?;
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        write!(f, "{}: {}, epoch {}: ", self.hierarchy, self.what(), self.epoch)?;
+        let whole = ms(self.in_service.since(self.fault));
+        match self.cause {
+            Cause::Stayed { .. } => writeln!(f, "disturbed for {whole:.1} ms")?,
+            _ => writeln!(
+                f,
+                "T_detect {:.1} ms + T_recover {:.1} ms = {whole:.1} ms",
+                ms(self.t_detect()),
+                ms(self.t_recover())
+            )?,
         }
-        Ok(())
+        if let Some(why) = self.why() {
+            writeln!(f, "  why: {why}")?;
+        }
+        if let Some(later) = self.later() {
+            writeln!(f, "  later: {later}")?;
+        }
+        write_marks(f, self.fault, &self.marks)
     }
 }
 
-#[derive(Clone, Debug)]
-struct Draft {
-    cause: Cause,
-    fault: Time,
-    detected: Time,
-    marks: Vec<Mark>,
+pub(super) fn write_marks(f: &mut fmt::Formatter<'_>, from: Time, marks: &[Mark]) -> fmt::Result {
+    for Mark { at, what, again } in marks {
+        let before = from.since(*at).as_secs_f64() * -1e3;
+        let after = at.since(from).as_secs_f64() * 1e3;
+        write!(f, "  {:>+10.1} ms  {what}", before + after)?;
+        match again {
+            0 => writeln!(f)?,
+            again => writeln!(f, " ({again} more of these)")?,
+        }
+    }
+    Ok(())
 }
 
-/// Makes timelines of events; keeps the last 2048.
-#[derive(Clone, Debug, Default)]
-pub struct Timelines {
-    drafts: BTreeMap<HierarchyName, Draft>,
-    done: VecDeque<Timeline>,
-    lost: BTreeMap<NodeName, Time>,
+/// A hierarchy that is out of service, or disturbed, by now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ongoing {
+    /// The hierarchy.
+    pub hierarchy: HierarchyName,
+    /// The last moment at which all was known to be well, or the first at which something was known not to be.
+    pub fault: Time,
+    /// What is wrong, in words.
+    pub why: String,
+    /// Every step so far.
+    pub marks: Vec<Mark>,
 }
 
-impl Timelines {
-    /// Takes one event in; returns the timeline that it finishes.
-    pub fn observe(&mut self, event: &Event) -> Option<&Timeline> {
-        if let Happened::ContactLost { peer, .. } = &event.what {
-            self.lost.insert(peer.clone(), event.at);
-        }
-        let hierarchy = event.hierarchy.as_ref()?;
-        match &event.what {
-            Happened::Candidate { before, fault, .. } => self.begin(hierarchy, event.at, before.as_ref(), *fault),
-            Happened::ResourceFailed { .. } if !self.drafts.contains_key(hierarchy) => {
-                let draft =
-                    Draft { cause: Cause::LocalRecovery, fault: event.at, detected: event.at, marks: Vec::new() };
-                self.drafts.insert(hierarchy.clone(), draft);
-            }
-            _ => {}
-        }
-        let in_service = match &event.what {
-            Happened::InService { epoch, adopted } => Some((*epoch, *adopted)),
-            _ => None,
-        };
-        if let Some((epoch, adopted)) = in_service {
-            let mut draft = self.drafts.remove(hierarchy)?;
-            draft.marks.push(Mark { at: event.at, what: event.what.to_string() });
-            return self.finish(hierarchy, event.at, draft, epoch, adopted);
-        }
-        // Given up: whatever comes later is another recovery, with a fault of its own.
-        let left_to_others = matches!(event.what, Happened::Phase { phase: AnnouncedPhase::Out, .. });
-        if left_to_others || matches!(event.what, Happened::ClaimReleased { .. } | Happened::ClaimLost { .. }) {
-            self.drafts.remove(hierarchy);
-        } else if let Some(draft) = self.drafts.get_mut(hierarchy)
-            // What leads to a phase is a mark of its own already.
-            && !matches!(event.what, Happened::Phase { .. })
-        {
-            draft.marks.push(Mark { at: event.at, what: event.what.to_string() });
-        }
-        None
-    }
-
-    fn finish(
-        &mut self,
-        hierarchy: &HierarchyName,
-        in_service: Time,
-        draft: Draft,
-        epoch: Epoch,
-        adopted: bool,
-    ) -> Option<&Timeline> {
-        if self.done.len() == KEPT {
-            self.done.pop_front();
-        }
-        self.done.push_back(Timeline {
-            hierarchy: hierarchy.clone(),
-            cause: if adopted { Cause::Adoption } else { draft.cause },
-            epoch,
-            fault: draft.fault,
-            detected: draft.detected,
-            in_service,
-            marks: draft.marks,
-        });
-        self.done.back()
-    }
-
-    fn begin(&mut self, hierarchy: &HierarchyName, at: Time, before: Option<&NodeName>, fault: Option<Time>) {
-        // A candidate that was refused and asks again is still in the same recovery.
-        if self.drafts.contains_key(hierarchy) {
-            return;
-        }
-        let mut marks = Vec::new();
-        let cause = match (before, fault) {
-            (Some(from), Some(last_heard)) => {
-                marks.push(Mark { at: last_heard, what: format!("last sign of life of {from}") });
-                if let Some(lost) = self.lost.get(from).filter(|lost| **lost >= last_heard) {
-                    marks.push(Mark { at: *lost, what: format!("contact with {from} lost") });
-                }
-                Cause::Failover { from: from.clone() }
-            }
-            (Some(from), None) => Cause::Switchover { from: from.clone() },
-            (None, _) => Cause::FirstStart,
-        };
-        let draft = Draft { cause, fault: fault.unwrap_or(at), detected: at, marks };
-        self.drafts.insert(hierarchy.clone(), draft);
-    }
-
-    /// The finished timelines, the oldest first.
-    pub fn finished(&self) -> impl DoubleEndedIterator<Item = &Timeline> {
-        self.done.iter()
+impl fmt::Display for Ongoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: NOT OVER YET: {}", self.hierarchy, self.why)?;
+        write_marks(f, self.fault, &self.marks)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(at: u64, what: Happened) -> Event {
-        Event { at: Time(at), hierarchy: Some(HierarchyName::new("web").unwrap()), what }
-    }
-
-    #[test]
-    fn an_attempt_that_was_given_up_is_no_part_of_the_next_recovery() {
-        let gamma = || NodeName::new("gamma").unwrap();
-        let mut timelines = Timelines::default();
-        let early = Happened::Candidate { before: None, fault: None, why: String::new() };
-        timelines.observe(&event(10, early));
-        timelines.observe(&event(20, Happened::Phase { phase: AnnouncedPhase::Out, why: "behind gamma".to_owned() }));
-        let real = Happened::Candidate { before: Some(gamma()), fault: Some(Time(900)), why: String::new() };
-        timelines.observe(&event(1_000, real));
-        let finished =
-            timelines.observe(&event(1_040, Happened::InService { epoch: Epoch(6), adopted: false })).unwrap();
-        assert_eq!(finished.cause, Cause::Failover { from: gamma() });
-        assert_eq!((finished.t_detect().as_nanos(), finished.t_recover().as_nanos()), (100, 40));
+impl Fault {
+    pub(super) fn words(&self, node: Option<&NodeName>) -> String {
+        node.map_or_else(|| "nobody has it in service".to_owned(), |node| self.on(node))
     }
 }

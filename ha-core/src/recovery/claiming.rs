@@ -9,6 +9,7 @@ use super::life::{After, BACKOFF_FIRST, Life, LifeTimer, Phase, RETRY_FIRST, RET
 use super::table::{Step, Trigger};
 use super::{Around, Do, OpId, Out};
 use crate::claim::{Held, Holder, Holding, Refusal};
+use crate::contact::DisturbanceKind;
 use crate::mutation::{self, Mutation};
 use crate::name::{Epoch, NodeName};
 use crate::record::Happened;
@@ -29,8 +30,7 @@ impl Life {
         self.known = self.known.max(epoch);
         self.recalled = Some((epoch, now));
         self.works.suspect_all();
-        let why = format!("found recorded as running under epoch {epoch} by this agent's earlier life");
-        out.record(Happened::Candidate { before: None, fault: None, why });
+        out.record(Happened::Recalled { epoch });
         self.ask(now, out);
     }
 
@@ -110,6 +110,7 @@ impl Life {
         self.remember_failures(held.failures, now);
         self.suspect = false;
         self.claim_trouble = None;
+        self.disturbance = None;
         self.heir = None;
         self.retry = RETRY_FIRST;
         self.served_since = None;
@@ -142,7 +143,8 @@ impl Life {
     }
 
     pub(super) fn refused(&mut self, refusal: Refusal, around: &Around<'_>, now: Time, out: &mut Out) {
-        out.record(Happened::ClaimRefused { why: refusal.to_string() });
+        let holder = if let Refusal::Held { holder, .. } = &refusal { Some(holder.clone()) } else { None };
+        out.record(Happened::ClaimRefused { holder, why: refusal.to_string() });
         let hurried = std::mem::take(&mut self.hurried);
         let transient = matches!(refusal, Refusal::Unreachable(_) | Refusal::Unfit(_));
         if let Some((_, since)) = self.recalled {
@@ -226,7 +228,7 @@ impl Life {
         self.suspect = true;
         self.works.abandon_all(out);
         self.works.unstick();
-        self.enter(Phase::Stopping { after: After::Lost }, why, now, out);
+        self.disturb(Phase::Stopping { after: After::Lost }, DisturbanceKind::ClaimLost, why, now, out);
         self.timers.set(LifeTimer::ForcedStop, now + self.forced_stop_within(around));
         self.proceed(around, now, out);
     }

@@ -3,6 +3,7 @@
 use super::life::{After, Decline, Life, LifeTimer, Phase};
 use super::table::{Step, Trigger};
 use super::{Around, Do, Out};
+use crate::contact::DisturbanceKind;
 use crate::hierarchy::Failback;
 use crate::mastership::{Excluded, Standing};
 use crate::name::{NodeName, Utility};
@@ -66,6 +67,7 @@ impl Life {
             // Taken because it may have been this node's already, or because things changed while it was asked for.
             let served = !directive.stopped && !directive.maintenance && directive.quarantined.is_none();
             self.give_up(
+                DisturbanceKind::HandedOver,
                 best.filter(|_| served),
                 &format!("won, but not to be served here: {unfit}"),
                 around,
@@ -75,9 +77,9 @@ impl Life {
         } else if directive.maintenance {
             // Hands off.
         } else if directive.stopped {
-            self.give_up(None, &format!("stopped by {by}"), around, now, out);
+            self.give_up(DisturbanceKind::Asked, None, &format!("stopped by {by}"), around, now, out);
         } else if let Some(why) = &directive.quarantined {
-            self.give_up(None, &format!("in quarantine: {why}"), around, now, out);
+            self.give_up(DisturbanceKind::Failed, None, &format!("in quarantine: {why}"), around, now, out);
         } else if around.draining {
             self.hand_over(best, "this node is being drained", around, now, out);
         } else if let (Some(why), Some(best)) = (around.standby, best.clone()) {
@@ -122,7 +124,7 @@ impl Life {
         if let Some(to) = &heir {
             out.record(Happened::Switchover { to: to.clone(), why: why.to_owned() });
         }
-        self.give_up(heir, why, around, now, out);
+        self.give_up(DisturbanceKind::HandedOver, heir, why, around, now, out);
     }
 
     /// Failed here for good: another node is to try.
@@ -130,7 +132,7 @@ impl Life {
         let why = self.exhausted.take().unwrap_or_default();
         let heir = around.judgement.best_other.clone();
         self.decline(&why, now, out);
-        self.give_up(heir, &why, around, now, out);
+        self.give_up(DisturbanceKind::Failed, heir, &why, around, now, out);
     }
 
     /// Counts the failure of this tenure, once, and says whether it means that no node can serve the hierarchy.
@@ -183,11 +185,19 @@ impl Life {
         self.hurry();
     }
 
-    pub(super) fn give_up(&mut self, heir: Option<NodeName>, why: &str, around: &Around<'_>, now: Time, out: &mut Out) {
+    pub(super) fn give_up(
+        &mut self,
+        kind: DisturbanceKind,
+        heir: Option<NodeName>,
+        why: &str,
+        around: &Around<'_>,
+        now: Time,
+        out: &mut Out,
+    ) {
         self.timers.cancel(&LifeTimer::RestartBackoff);
         self.timers.cancel(&LifeTimer::Settle);
         self.works.unstick();
-        self.enter(Phase::Stopping { after: After::Release { heir } }, why, now, out);
+        self.disturb(Phase::Stopping { after: After::Release { heir } }, kind, why, now, out);
         self.proceed(around, now, out);
     }
 }

@@ -12,7 +12,7 @@ use super::table::{self, Kind, Step, Trigger};
 use super::works::{State, Works};
 use super::{Around, OpId, Out};
 use crate::claim::{EarlyFailures, Held};
-use crate::contact::AnnouncedPhase;
+use crate::contact::{AnnouncedPhase, Disturbance, DisturbanceKind};
 use crate::hierarchy::Hierarchy;
 use crate::name::{Epoch, NodeName, ResourceName};
 use crate::record::Happened;
@@ -75,6 +75,8 @@ pub(crate) struct Life {
     pub(crate) phase: Phase,
     pub(crate) since: Time,
     pub(crate) detail: Option<String>,
+    /// Why it is not in service here any more, since it last was. Nothing is decided by it.
+    pub(crate) disturbance: Option<Disturbance>,
     pub(super) works: Works,
     pub(crate) known: Epoch,
     pub(crate) held: Option<Held>,
@@ -116,6 +118,7 @@ impl Life {
             phase: Phase::Out,
             since: now,
             detail: None,
+            disturbance: None,
             known: Epoch::ZERO,
             held: None,
             declined: None,
@@ -217,6 +220,17 @@ impl Life {
         table::step(self.kind(), trigger)
     }
 
+    /// Enters a phase because something disturbs what is, or is about to be, in service. What disturbed it first is kept, unless the claim
+    /// went after it: that explains more.
+    pub(super) fn disturb(&mut self, phase: Phase, kind: DisturbanceKind, why: &str, now: Time, out: &mut Out) {
+        let explains_more = kind == DisturbanceKind::ClaimLost;
+        if self.disturbance.as_ref().is_none_or(|known| explains_more && known.kind == DisturbanceKind::Failed) {
+            let why = why.chars().take(150).collect();
+            self.disturbance = Some(Disturbance { kind, why });
+        }
+        self.enter(phase, why, now, out);
+    }
+
     pub(super) fn enter(&mut self, phase: Phase, why: &str, now: Time, out: &mut Out) {
         let before = self.announced_phase();
         let kind = self.kind();
@@ -226,7 +240,8 @@ impl Life {
         self.turned |= self.kind() != kind;
         if self.announced_phase() != before {
             self.since = now;
-            out.record(Happened::Phase { phase: self.announced_phase(), why: why.to_owned() });
+            let kind = self.disturbance.as_ref().map(|disturbance| disturbance.kind);
+            out.record(Happened::Phase { phase: self.announced_phase(), why: why.to_owned(), disturbance: kind });
         }
     }
 
@@ -282,7 +297,7 @@ impl Life {
             }
         }
         if !names.is_empty() {
-            self.enter(Phase::Restarting, "restarting what was redefined", now, out);
+            self.disturb(Phase::Restarting, DisturbanceKind::Asked, "restarting what was redefined", now, out);
         }
         self.proceed(around, now, out);
     }

@@ -11,6 +11,7 @@ use super::life::{Life, LifeTimer, Phase};
 use super::table::{Step, Trigger};
 use super::works::{Operation, Outcome, State, Works};
 use super::{Around, OpId, Out};
+use crate::contact::DisturbanceKind;
 use crate::record::Happened;
 use crate::time::Time;
 
@@ -101,7 +102,7 @@ impl Life {
                 self.stuck(around, now, out);
             } else if self.step(Trigger::GiveUp) == Step::Stop && !around.directive.maintenance {
                 let heir = around.judgement.best_other.clone();
-                self.give_up(heir, &reason, around, now, out);
+                self.give_up(DisturbanceKind::Failed, heir, &reason, around, now, out);
             }
             self.proceed(around, now, out);
         }

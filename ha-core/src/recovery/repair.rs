@@ -8,6 +8,7 @@ use super::life::{After, Life, LifeTimer, Phase};
 use super::table::{Step, Trigger};
 use super::works::{Manner, Meaning, Operation, Outcome};
 use super::{Around, Do, OpId, Out};
+use crate::contact::DisturbanceKind;
 use crate::hierarchy::OnStopFailure;
 use crate::mutation::{self, Mutation};
 use crate::record::Happened;
@@ -83,7 +84,7 @@ impl Life {
         if !first_start && self.may_restart(now) {
             self.restarts.push_back(now);
             self.works.restart(part);
-            self.enter(Phase::Restarting, &reason, now, out);
+            self.disturb(Phase::Restarting, DisturbanceKind::Failed, &reason, now, out);
         } else {
             self.works.restart(part);
             self.exhaust(&reason, around, now, out);
@@ -104,7 +105,7 @@ impl Life {
             let count = self.early;
             let why = format!("failed soon after entering service on {count} tenures in a row; last here: {reason}");
             out.push(Do::Quarantine { why: why.clone() });
-            self.give_up(None, &why, around, now, out);
+            self.give_up(DisturbanceKind::Failed, None, &why, around, now, out);
             return;
         }
         if around.judgement.best_other.is_some() {
@@ -118,7 +119,7 @@ impl Life {
             "{reason}; no other node in contact can serve it: trying here again in {}",
             humantime::format_duration(wait)
         );
-        self.enter(Phase::Restarting, &why, now, out);
+        self.disturb(Phase::Restarting, DisturbanceKind::Failed, &why, now, out);
         self.works.advance_down_for_restart(now, out);
     }
 
@@ -202,6 +203,7 @@ impl Life {
     pub(super) fn serve(&mut self, around: &Around<'_>, now: Time, out: &mut Out) {
         let epoch = self.held.map_or(self.known, |h| h.epoch);
         let adopted = self.adopted && self.phase == Phase::Adopting;
+        self.disturbance = None;
         self.enter(Phase::InService, "all resources run", now, out);
         out.record(Happened::InService { epoch, adopted });
         self.served_since.get_or_insert(now);

@@ -35,6 +35,7 @@ impl Life {
             phase,
             since: _,
             detail: _,
+            disturbance: _,
             works,
             known,
             held,

@@ -35,8 +35,11 @@ fn announcements() -> impl Strategy<Value = Announcement> {
     let unready = prop::option::of(text(REASON_BYTES_MAX));
     let failures = (any::<u8>(), any::<u32>());
     let directive = prop_oneof![Just(Directive::default()), directive()];
-    (any::<u64>(), 0u8..=100, declined, unready, failures, directive, any::<u64>(), prop::option::of(node_name()))
-        .prop_map(|(epoch, utility, declined, unready, failures, directive, definition, heir)| Announcement {
+    let kinds = prop_oneof![Just(DisturbanceKind::Unproven), Just(DisturbanceKind::Failed), Just(DisturbanceKind::Asked)];
+    let disturbance = prop::option::of((kinds, text(REASON_BYTES_MAX)));
+    let last = (prop::option::of(node_name()), disturbance);
+    (any::<u64>(), 0u8..=100, declined, unready, failures, directive, any::<u64>(), last).prop_map(
+        |(epoch, utility, declined, unready, failures, directive, definition, (heir, disturbance))| Announcement {
             phase: AnnouncedPhase::Stopping,
             epoch: Epoch(epoch),
             utility: Utility::new(utility).unwrap(),
@@ -46,7 +49,9 @@ fn announcements() -> impl Strategy<Value = Announcement> {
             directive,
             definition: Fingerprint(definition),
             heir,
-        })
+            disturbance: disturbance.map(|(kind, why)| Disturbance { kind, why }),
+        },
+    )
 }
 
 fn item() -> impl Strategy<Value = Item> {
@@ -184,11 +189,12 @@ fn the_longest_announcement_fits_into_one_datagram() {
         epoch: Epoch(u64::MAX),
         utility: Utility::FULL,
         declined: Some(Declined { why: long.clone(), for_ms: Some(u64::MAX) }),
-        unready: Some(long),
+        unready: Some(long.clone()),
         failures: EarlyFailures { count: 255, first_ms_ago: u32::MAX },
         directive,
         definition: Fingerprint(u64::MAX),
         heir: Some(name("c")),
+        disturbance: Some(Disturbance { kind: DisturbanceKind::Asked, why: long }),
     };
     let item = Item::Hierarchy(HierarchyName::new("h".repeat(63)).unwrap(), announcement);
     let delta = Message::Delta(Delta {

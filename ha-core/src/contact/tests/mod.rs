@@ -50,6 +50,7 @@ pub(super) fn announcement(epoch: u64) -> Announcement {
         directive: Directive::default(),
         definition: Fingerprint(7),
         heir: None,
+        disturbance: None,
     }
 }
 

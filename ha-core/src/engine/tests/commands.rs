@@ -16,7 +16,14 @@ fn a_switchover_moves_and_pins_and_does_not_bounce() {
     assert!(cluster.now.since(asked) < ms(200), "no wait for a lease: {:?}", cluster.now.since(asked));
     cluster.run(secs(60));
     assert_eq!(cluster.places("web"), [GAMMA]);
-    assert_eq!(cluster.events(BETA, "web"), ["moved to gamma, by root@test", "pinned to gamma, by root@test"][1..]);
+    let seen = [
+        "pinned to gamma, by root@test",
+        "alpha says: stopping: moved by root@test",
+        "alpha says: out of service: moved by root@test",
+        "gamma says: starting",
+        "gamma says: in service, epoch 2",
+    ];
+    assert_eq!(cluster.events(BETA, "web"), seen);
     for name in [ALPHA, BETA, GAMMA] {
         assert_eq!(cluster.entry(name, "web").directive.pin, Some(node(GAMMA)));
     }

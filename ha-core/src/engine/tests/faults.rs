@@ -209,10 +209,11 @@ fn a_recovery_is_told_as_a_timeline() {
     let off = cluster.now;
     cluster.power_off(ALPHA);
     cluster.until("beta serves", |c| c.serves(BETA, "web"));
-    let mut timelines = crate::record::Timelines::default();
+    let mut timelines = crate::record::Timelines::new(node(BETA));
     let finished = cluster.machines[&node(BETA)].events.iter().filter_map(|e| timelines.observe(e).cloned()).last();
     let timeline = finished.expect("one is finished");
-    assert_eq!(timeline.cause, crate::record::Cause::Failover { from: node(ALPHA) });
+    let silent = crate::record::Fault::Silent;
+    assert_eq!(timeline.cause, crate::record::Cause::Failover { from: node(ALPHA), fault: silent });
     assert!(timeline.fault <= off && off.since(timeline.fault) <= ms(110), "the last beat before the fault");
     assert!(timeline.t_detect() >= secs(1) && timeline.t_detect() <= ms(1110));
     assert_eq!(timeline.fault + timeline.t_detect() + timeline.t_recover(), cluster.now);

@@ -6,6 +6,7 @@ mod commands;
 mod crowd;
 mod faults;
 mod first;
+mod history;
 mod leases;
 mod recorded;
 
