@@ -54,7 +54,7 @@ impl Winner {
         loop {
             match self.claim.uphold(self.held.epoch).await {
                 Ok(_) => return,
-                Err(Loss::Unproven(_)) if Instant::now() < until => tokio::time::sleep(LIMIT / 10).await,
+                Err(Loss::Unproven { .. }) if Instant::now() < until => tokio::time::sleep(LIMIT / 10).await,
                 Err(loss) => panic!("{} lost what it won: {loss}", NODES[self.node]),
             }
         }

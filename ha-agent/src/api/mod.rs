@@ -22,8 +22,8 @@ use crate::view::Problem;
 
 pub(crate) use listen::{SocketOptions, serve};
 pub(crate) use wire::{
-    CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, ReloadMode, ReloadRequest, ReloadView,
-    OngoingView, TimelineView, WhyView,
+    CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, OngoingView, ReloadMode, ReloadRequest,
+    ReloadView, TimelineView, WhyView,
 };
 
 /// The node behind the API has ended; the agent is about to.

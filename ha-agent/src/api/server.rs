@@ -25,7 +25,8 @@ use tokio_stream::{Stream, StreamExt};
 use super::gather::gather;
 use super::peer::Caller;
 use super::{
-    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, OngoingView, ReloadRequest, TimelineView, WhyView,
+    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, OngoingView, ReloadRequest,
+    TimelineView, WhyView,
 };
 use crate::view::ClusterView;
 

@@ -223,7 +223,7 @@ impl Claim for LateClaim {
     async fn uphold(&self, epoch: Epoch) -> Result<Tenure, Loss> {
         match self.ready() {
             Ok(claim) => claim.uphold(epoch).await,
-            Err(refused) => Err(Loss::Unproven(refused.to_string())),
+            Err(refused) => Err(Loss::unproven(refused.to_string())),
         }
     }
 

@@ -5,8 +5,8 @@ use ha_core::hierarchy::Fingerprint;
 use ha_core::name::{Epoch, Utility};
 
 use super::{status::status, why::why};
-use crate::view::{ClusterView, Problem, Severity};
 use crate::view::samples::{cluster, node, snapshot};
+use crate::view::{ClusterView, Problem, Severity};
 
 /// Without colours, as a file or a pipe gets it.
 fn plain(text: &str) -> String {

@@ -133,7 +133,7 @@ impl Claim for LateReservation {
     async fn uphold(&self, epoch: Epoch) -> Result<Tenure, Loss> {
         match self.ready().await {
             Ok(open) => open.claim.uphold(epoch).await,
-            Err(refused) => Err(Loss::Unproven(refused.to_string())),
+            Err(refused) => Err(Loss::unproven(refused.to_string())),
         }
     }
 

@@ -140,8 +140,20 @@ pub enum Loss {
     #[error("given up: {0}")]
     GivenUp(String),
     /// It could not be proven this time. A lease runs on until its end; the recovery asks again.
-    #[error("could not be proven: {0}")]
-    Unproven(String),
+    #[error("could not be proven: {why}")]
+    Unproven {
+        /// Why.
+        why: String,
+        /// When it was last proven, if that is known.
+        proven: Option<Time>,
+    },
+}
+
+impl Loss {
+    /// Not proven this time, and it is not known when it last was.
+    pub fn unproven(why: impl Into<String>) -> Loss {
+        Loss::Unproven { why: why.into(), proven: None }
+    }
 }
 
 /// A claim: the ownable resource of one hierarchy.

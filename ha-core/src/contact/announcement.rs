@@ -40,6 +40,8 @@ pub struct Disturbance {
     pub kind: DisturbanceKind,
     /// Why, for people; at most 200 bytes.
     pub why: String,
+    /// How long it had been so when it was told, in milliseconds.
+    pub told_after_ms: u32,
 }
 
 impl std::fmt::Display for Disturbance {

@@ -53,6 +53,7 @@ pub enum Field {
     Heir,
     DisturbanceKind,
     DisturbanceWhy,
+    DisturbanceAge,
     DirectiveFlags,
     DirectiveSerial,
     DirectiveAuthor,
@@ -313,6 +314,7 @@ fn put_announcement(out: &mut Vec<u8>, it: &Announcement) {
     if let Some(disturbance) = &it.disturbance {
         out.push(DISTURBANCES.iter().position(|k| *k == disturbance.kind).unwrap_or_default() as u8);
         put_text(out, &disturbance.why, REASON_BYTES_MAX);
+        put_number(out, u64::from(disturbance.told_after_ms));
     }
 }
 
@@ -502,7 +504,9 @@ fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError
     let disturbance = if has(HAS_DISTURBANCE) {
         let kind = usize::from(input.byte(Field::DisturbanceKind)?);
         let kind = DISTURBANCES.get(kind).copied().ok_or(meaningless(Field::DisturbanceKind))?;
-        Some(Disturbance { kind, why: input.text(Field::DisturbanceWhy, REASON_BYTES_MAX)?.to_owned() })
+        let why = input.text(Field::DisturbanceWhy, REASON_BYTES_MAX)?.to_owned();
+        let told_after_ms = input.number_to(Field::DisturbanceAge, u64::from(u32::MAX))? as u32;
+        Some(Disturbance { kind, why, told_after_ms })
     } else {
         None
     };

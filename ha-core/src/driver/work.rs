@@ -131,7 +131,7 @@ impl Work {
     pub(super) fn uphold(&self, claim: Arc<dyn Claim>, hierarchy: HierarchyName, op: OpId, epoch: Epoch) {
         self.ask(
             async move { claim.uphold(epoch).await },
-            |why| Err(Loss::Unproven(why)),
+            |why| Err(Loss::unproven(why)),
             move |answer| Input::Upheld { hierarchy, op, answer },
         );
     }

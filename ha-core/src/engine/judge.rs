@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::leases::Lease;
-use super::{Engine, Entry};
+use super::{Engine, Entry, Unproven};
 use crate::claim::Beliefs;
 use crate::contact::{AnnouncedPhase, Announcement, Declined, Disturbance, DisturbanceKind, Peer, PeerState};
 use crate::mastership::{self, Excluded, Hearing, Judgement, Other, Own, Standing, View};
@@ -223,11 +223,8 @@ impl Engine {
     /// Tells what is new of a node that holds the claim, and when it holds it no more.
     fn tell_of(&mut self, peer: &NodeName, name: &HierarchyName, announced: &Announcement) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        let news = Elsewhere {
-            phase: announced.phase,
-            epoch: announced.epoch,
-            disturbance: announced.disturbance.clone(),
-        };
+        let news =
+            Elsewhere { phase: announced.phase, epoch: announced.epoch, disturbance: announced.disturbance.clone() };
         let is_new = if announced.phase.holds_claim() {
             entry.elsewhere.insert(peer.clone(), news.clone()).as_ref() != Some(&news)
         } else {
@@ -270,8 +267,9 @@ impl Engine {
             definition: life.hierarchy.fingerprint,
             heir: life.heir.clone(),
             disturbance: life.disturbance.clone().or_else(|| {
-                let (_, why) = entry.unproven.clone()?;
-                Some(Disturbance { kind: DisturbanceKind::Unproven, why })
+                let Unproven { since, noticed, why } = entry.unproven.clone()?;
+                let told_after_ms = u32::try_from(noticed.since(since).as_millis()).unwrap_or(u32::MAX);
+                Some(Disturbance { kind: DisturbanceKind::Unproven, why, told_after_ms })
             }),
         };
         self.contact.set_announcement(self.now, name, announcement);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Engine, Entry, TenureOf, TimerKey};
+use super::{Effect, Engine, Entry, TenureOf, TimerKey, Unproven};
 use crate::claim::{LeaseNews, Loss, PeerOnStorage, Tenure};
 use crate::mutation::{self, Mutation};
 use crate::name::{BootId, ChannelName, HierarchyName, NodeName};
@@ -130,15 +130,15 @@ impl Engine {
             return;
         }
         match answer {
-            Ok(tenure) if tenure.is_over(self.now) => self.not_proven(name, TOO_LATE),
+            Ok(tenure) if tenure.is_over(self.now) => self.not_proven(name, TOO_LATE, None),
             Ok(tenure) => {
-                if let Some((since, _)) = entry.unproven.take() {
+                if let Some(Unproven { since, .. }) = entry.unproven.take() {
                     self.tell(Some(name), Happened::ProvenAgain { after: self.now.since(since) });
                     self.announce(name);
                 }
                 self.renewed(name, tenure);
             }
-            Err(Loss::Unproven(why)) => self.not_proven(name, &why),
+            Err(Loss::Unproven { why, proven }) => self.not_proven(name, &why, proven),
             Err(loss @ (Loss::Taken(_) | Loss::GivenUp(_))) => {
                 let why = loss.to_string();
                 self.with_life(name, |life, around, now, out| life.claim_lost(&why, around, now, out));
@@ -147,13 +147,14 @@ impl Engine {
         }
     }
 
-    fn not_proven(&mut self, name: &HierarchyName, why: &str) {
+    fn not_proven(&mut self, name: &HierarchyName, why: &str, proven: Option<Time>) {
         let now = self.now;
         if let Some(entry) = self.entries.get_mut(name)
             && entry.unproven.is_none()
         {
-            entry.unproven = Some((now, why.chars().take(150).collect()));
-            self.tell(Some(name), Happened::Unproven { why: why.to_owned() });
+            let since = proven.unwrap_or(now);
+            entry.unproven = Some(Unproven { since, noticed: now, why: why.chars().take(150).collect() });
+            self.tell(Some(name), Happened::Unproven { why: why.to_owned(), since });
             self.announce(name);
         }
         self.timers.set(TimerKey::Uphold(name.clone()), self.now + UPHOLD_AGAIN);

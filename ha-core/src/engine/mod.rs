@@ -108,10 +108,18 @@ struct Entry {
     tenure_length: Option<Duration>,
     /// To when what runs may run at most.
     guarded_until: Option<Time>,
-    /// The claim is held, and cannot be proven for now: since when and why.
-    unproven: Option<(Time, String)>,
+    /// The claim is held, and cannot be proven for now: told once.
+    unproven: Option<Unproven>,
     /// What was told of other nodes that hold the claim: nothing is decided by it.
     elsewhere: BTreeMap<NodeName, judge::Elsewhere>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Unproven {
+    /// When it was last proven, as far as is known.
+    since: Time,
+    noticed: Time,
+    why: String,
 }
 
 /// One node of the cluster.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::snapshot::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerView, ResourceView, Snapshot};
-use super::{Engine, Entry};
+use super::{Engine, Entry, Unproven};
 use crate::contact::Peer;
 use crate::mastership::{self, Fact};
 use crate::name::{Epoch, NodeName, Utility};
@@ -64,7 +64,7 @@ impl Engine {
         if let Some(detail) = &life.detail {
             reasons.push(Fact(format!("phase: {}: {detail}", life.announced_phase())));
         }
-        if let Some((since, why)) = &entry.unproven {
+        if let Some(Unproven { since, why, .. }) = &entry.unproven {
             let since = now.since(*since);
             reasons.push(Fact(format!("the claim is held, but could not be proven for {since:.1?} now: {why}")));
         }

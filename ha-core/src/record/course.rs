@@ -113,7 +113,8 @@ impl Draft {
         let mut marks = self.marks.clone();
         if self.left_out > 0 {
             let at = marks.get(MARKS / 2).map_or(self.fault, |mark| mark.at);
-            marks.insert(MARKS / 2, Mark { at, what: format!("({} steps are left out here)", self.left_out), again: 0 });
+            marks
+                .insert(MARKS / 2, Mark { at, what: format!("({} steps are left out here)", self.left_out), again: 0 });
         }
         marks
     }
@@ -136,21 +137,22 @@ impl Course {
 
     fn open(&mut self, finding: Finding, fault: Time, noticed: Time) -> &mut Draft {
         let prelude = std::mem::take(&mut self.prelude).into_iter();
-        let marks = prelude.filter(|mark| fault.since(mark.at) <= PRELUDE && noticed.since(mark.at) <= PRELUDE).collect();
+        let marks =
+            prelude.filter(|mark| fault.since(mark.at) <= PRELUDE && noticed.since(mark.at) <= PRELUDE).collect();
         let from = self.serving.clone();
         let (acted, held) = (None, None);
         let draft = Draft { from, finding, down: false, fault, noticed, acted, held, marks, left_out: 0 };
         self.draft.insert(draft)
     }
 
-    /// Something is wrong, or asked for, on the node that has it in service.
-    fn find(&mut self, finding: Finding, at: Time, pause: Option<(Time, Duration)>) {
+    /// Something is wrong, or asked for, on the node that has it in service: since when, and when that was noticed.
+    fn find(&mut self, finding: Finding, (since, at): (Time, Time), pause: Option<(Time, Duration)>) {
         // A node that stood still finds everything else wrong afterwards.
         let paused = pause.filter(|(end, _)| at.since(*end) <= PRELUDE);
         let is_fault = matches!(finding, Finding::Fault(Fault::Unproven { .. } | Fault::ClaimLost { .. }));
         let (finding, fault) = match paused.filter(|_| is_fault) {
             Some((end, gap)) => (Finding::Fault(Fault::Frozen { gap }), end - gap),
-            None => (finding, at),
+            None => (finding, since),
         };
         match &mut self.draft {
             None => {
@@ -397,11 +399,11 @@ impl Timelines {
                 if course.serves(peer) {
                     course.disturbed(*phase, disturbance.as_ref(), at, None);
                 } else if course.draft.is_none() && course.serving.is_some() && *phase == AnnouncedPhase::Starting {
-                    course.find(Finding::Fault(Fault::Unseen), at, None);
+                    course.find(Finding::Fault(Fault::Unseen), (at, at), None);
                 }
             }
             Happened::Phase { phase, why, disturbance } if course.serves(&me) => {
-                let disturbance = disturbance.map(|kind| Disturbance { kind, why: why.clone() });
+                let disturbance = disturbance.map(|kind| Disturbance { kind, why: why.clone(), told_after_ms: 0 });
                 if course.draft.as_ref().is_none_or(|draft| draft.marks.is_empty()) && disturbance.is_some() {
                     course.mark(at, &event.what);
                 }
@@ -412,21 +414,22 @@ impl Timelines {
                 course.draft.take_if(|draft| draft.finding == Finding::Nobody);
             }
             Happened::Phase { .. } => {}
-            Happened::Unproven { why } if course.serves(&me) => {
-                course.find(Finding::Fault(Fault::Unproven { why: why.clone() }), at, pause);
+            Happened::Unproven { why, since } if course.serves(&me) => {
+                course.find(Finding::Fault(Fault::Unproven { why: why.clone() }), (*since, at), pause);
                 course.mark(at, &event.what);
             }
             Happened::ProvenAgain { .. } => {
                 course.mark(at, &event.what);
                 let draft = course.draft.as_ref()?;
                 let (from, epoch) = draft.from.clone()?;
-                let was_unproven = matches!(&draft.finding, Finding::Fault(Fault::Unproven { .. } | Fault::Frozen { .. }));
+                let was_unproven =
+                    matches!(&draft.finding, Finding::Fault(Fault::Unproven { .. } | Fault::Frozen { .. }));
                 if was_unproven && !draft.down && from == me {
                     return self.serve(name, &from, epoch, false, at);
                 }
             }
             Happened::ClaimLost { why } if course.serves(&me) => {
-                course.find(Finding::Fault(Fault::ClaimLost { why: why.clone() }), at, pause);
+                course.find(Finding::Fault(Fault::ClaimLost { why: why.clone() }), (at, at), pause);
                 course.mark(at, &event.what);
             }
             Happened::Recalled { epoch } => {
@@ -517,10 +520,13 @@ impl Course {
     ) {
         let in_service = phase == AnnouncedPhase::InService;
         match disturbance {
-            Some(disturbance) => self.find(Finding::of(disturbance), at, pause),
+            Some(disturbance) => {
+                let since = at - Duration::from_millis(u64::from(disturbance.told_after_ms));
+                self.find(Finding::of(disturbance), (since, at), pause);
+            }
             // What is found running by a new agent is announced as being restarted.
             None if in_service || phase == AnnouncedPhase::Restarting => return,
-            None => self.find(Finding::Fault(Fault::Unseen), at, None),
+            None => self.find(Finding::Fault(Fault::Unseen), (at, at), None),
         }
         if let Some(draft) = &mut self.draft {
             draft.down |= !in_service;
@@ -623,7 +629,10 @@ mod tests {
         let text = timelines.observe(&event(2_000, in_service)).unwrap().to_string();
         assert!(text.contains("+1.0 ms  no answer (999 more of these)"), "{text}");
         assert!(text.contains("(139 steps are left out here)"), "{text}");
-        assert!(text.contains("attempt 1001") && text.contains("attempt 1200") && !text.contains("attempt 1100"), "{text}");
+        assert!(
+            text.contains("attempt 1001") && text.contains("attempt 1200") && !text.contains("attempt 1100"),
+            "{text}"
+        );
         assert!(text.ends_with("+2000.0 ms  in service, epoch 1\n"), "{text}");
     }
 
@@ -635,12 +644,8 @@ mod tests {
         timelines.observe(&Event { at: Time(9_000_000_000), hierarchy: None, what: pause });
         assert_eq!(timelines.finished().last().unwrap().what(), "nothing moved, in service on alpha all the time");
         timelines.observe(&event(9_100, Happened::ClaimLost { why: "taken over by beta".to_owned() }));
-        let peer = Happened::Peer {
-            peer: node("beta"),
-            phase: AnnouncedPhase::InService,
-            epoch: Epoch(4),
-            disturbance: None,
-        };
+        let peer =
+            Happened::Peer { peer: node("beta"), phase: AnnouncedPhase::InService, epoch: Epoch(4), disturbance: None };
         let entry = timelines.observe(&event(9_200, peer)).unwrap().clone();
         assert_eq!((entry.what().as_str(), entry.fault), ("failover from alpha to beta", Time(5_000_000_000)));
         assert_eq!(timelines.finished().count(), 2, "with the first start");
@@ -650,12 +655,8 @@ mod tests {
     fn what_another_node_said_of_an_earlier_tenure_disturbs_nothing() {
         let mut timelines = Timelines::new(node("alpha"));
         timelines.observe(&event(0, Happened::InService { epoch: Epoch(5), adopted: false }));
-        let peer = Happened::Peer {
-            peer: node("beta"),
-            phase: AnnouncedPhase::Stopping,
-            epoch: Epoch(4),
-            disturbance: None,
-        };
+        let peer =
+            Happened::Peer { peer: node("beta"), phase: AnnouncedPhase::Stopping, epoch: Epoch(4), disturbance: None };
         assert_eq!(timelines.observe(&event(10, peer)), None);
         assert_eq!(timelines.ongoing().count(), 0);
     }

@@ -114,6 +114,8 @@ pub enum Happened {
     Unproven {
         /// Why.
         why: String,
+        /// When it was last proven, or else when that could not be done any more.
+        since: Time,
     },
     /// The claim is proven again.
     ProvenAgain {
@@ -305,7 +307,7 @@ impl fmt::Display for Happened {
             Happened::ClaimAsked => f.write_str("asking for the claim"),
             Happened::ClaimWon { epoch } => write!(f, "claim held, epoch {epoch}"),
             Happened::ClaimRefused { why, .. } => write!(f, "claim refused: {why}"),
-            Happened::Unproven { why } => write!(
+            Happened::Unproven { why, .. } => write!(
                 f,
                 "the claim cannot be proven for now: {why}; the service goes on, and is stopped here if this lasts too long"
             ),

@@ -8,6 +8,6 @@ mod event;
 pub mod flight;
 mod timeline;
 
-pub use event::{Event, Happened, Wish};
 pub use course::Timelines;
+pub use event::{Event, Happened, Wish};
 pub use timeline::{Afterwards, Cause, Fault, Mark, Ongoing, Return, Timeline};

@@ -95,7 +95,9 @@ impl Fault {
             Fault::Unproven { why } => format!("{node} could not prove its claim: {why}"),
             Fault::ClaimLost { why } => format!("{node} lost its claim: {why}"),
             Fault::Failed { why } => format!("on {node}: {why}"),
-            Fault::AgentEnded => format!("the agent on {node} ended, and the next one did not find its claim as it was"),
+            Fault::AgentEnded => {
+                format!("the agent on {node} ended, and the next one did not find its claim as it was")
+            }
             Fault::Unseen => format!("what happened on {node} was not to be seen from here"),
         }
     }

@@ -226,7 +226,7 @@ impl Life {
         let explains_more = kind == DisturbanceKind::ClaimLost;
         if self.disturbance.as_ref().is_none_or(|known| explains_more && known.kind == DisturbanceKind::Failed) {
             let why = why.chars().take(150).collect();
-            self.disturbance = Some(Disturbance { kind, why });
+            self.disturbance = Some(Disturbance { kind, why, told_after_ms: 0 });
         }
         self.enter(phase, why, now, out);
     }

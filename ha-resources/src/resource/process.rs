@@ -78,6 +78,9 @@ pub enum Ready {
     After(Duration),
     /// Something answers at this address.
     Tcp(SocketAddr),
+    /// A command exits with 0; it is run again until it does. For what answers long before it serves, such as a database that
+    /// recovers.
+    Command(Vec<String>),
 }
 
 /// What tells that a living process does its work.
@@ -205,15 +208,19 @@ impl Process {
         let ended = |tracked: &Tracked| {
             Failed(format!("it {} before it was ready{}", tracked.ending(), self.last_words(context)))
         };
-        match self.spec.ready {
+        match &self.spec.ready {
             Ready::Executed => Ok(()),
             Ready::After(time) => tokio::select! {
                 () = exited(tracked) => Err(ended(tracked)),
-                () = tokio::time::sleep(time) => Ok(()),
+                () = tokio::time::sleep(*time) => Ok(()),
             },
             Ready::Tcp(address) => tokio::select! {
                 () = exited(tracked) => Err(ended(tracked)),
-                () = answers(address) => Ok(()),
+                () = answers(*address) => Ok(()),
+            },
+            Ready::Command(command) => tokio::select! {
+                () = exited(tracked) => Err(ended(tracked)),
+                () = succeeds(command, context) => Ok(()),
             },
         }
     }
@@ -392,6 +399,13 @@ async fn answers(address: SocketAddr) {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// Runs a command again and again until it exits with 0.
+async fn succeeds(command: &[String], context: &Context) {
+    while !Program::of(context, command).run(context.timeout).await.is_ok_and(|finished| finished.status.success()) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -29,7 +29,7 @@ impl ProcessSpec {
     ///     directory: "/srv",
     ///     user: "www-data",
     ///     stop_signal: "TERM",
-    ///     ready: Tcp("127.0.0.1:80"),      // or Executed, or After("2s")
+    ///     ready: Tcp("127.0.0.1:80"),      // or Executed, or After("2s"), or Command(["/usr/bin/app", "ready"])
     ///     check: Tcp("127.0.0.1:80"),      // or Command(["/usr/bin/app", "--check"])
     ///     found_on: Node,                  // or Hierarchy: on a filesystem of the hierarchy
     /// )
@@ -171,13 +171,17 @@ fn signal(value: Value<'_>) -> Option<Signal> {
 }
 
 fn ready(value: Value<'_>) -> Option<Ready> {
-    let (name, mut inner) = value.variant("Executed, After(…) or Tcp(…)")?;
+    let (name, mut inner) = value.variant("Executed, After(…), Tcp(…) or Command(…)")?;
     let ready = match name {
         "Executed" => Some(Ready::Executed),
         "After" => inner.only_or("time", "a length of time, such as \"2s\"").map(|Span(time)| Ready::After(time)),
         "Tcp" => inner.only_or::<SocketAddr>("address", ADDRESS).map(Ready::Tcp),
+        "Command" => match inner.only() {
+            Some(value) => words(value).map(Ready::Command),
+            None => command(&mut inner, "command", Presence::Required).map(Ready::Command),
+        },
         _ => {
-            value.unknown_name("way to be ready", name, &["Executed", "After", "Tcp"]);
+            value.unknown_name("way to be ready", name, &["Executed", "After", "Tcp", "Command"]);
             return None;
         }
     };
@@ -250,6 +254,10 @@ mod tests {
             ..ProcessSpec::new(["/usr/bin/app", "--port", "80"])
         };
         assert_eq!(found, Some(expected));
+        let ready = read(r#"Process(command: ["app"], ready: Command(["ask", "it"]))"#, ProcessSpec::read);
+        let ask = vec!["ask".to_owned(), "it".to_owned()];
+        let expected = ProcessSpec { ready: Ready::Command(ask), ..ProcessSpec::new(["app"]) };
+        assert_eq!(ready, (Some(expected), String::new()));
         let (found, said) = read(r#"Process(command: ["app"], ready: After("2s"))"#, ProcessSpec::read);
         assert_eq!(said, "");
         let expected = ProcessSpec { ready: Ready::After(Duration::from_secs(2)), ..ProcessSpec::new(["app"]) };

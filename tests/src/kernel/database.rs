@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use super::cluster::{KernelCluster, MOUNTED};
+use super::history::Gap;
 use crate::command::run;
 use crate::trouble::{Result, Trouble, While as _};
 use crate::wait::eventually;
@@ -74,7 +75,7 @@ pub fn resource() -> Result<String> {
             command: ["{bin}/postgres", "-D", "{MOUNTED}/main"],
             user: "postgres",
             stop_signal: "INT",
-            ready: Tcp("{ADDRESS}:5432"),
+            ready: Command(["{bin}/pg_isready", "-q", "-h", "{ADDRESS}"]),
             check: Tcp("{ADDRESS}:5432"),
             monitoring: (every: "2s"),
         )"#
@@ -83,7 +84,7 @@ pub fn resource() -> Result<String> {
 
 /// A client that commits numbered rows, one after the other.
 pub struct DatabaseClient {
-    committed: Arc<Mutex<Vec<(Instant, u64)>>>,
+    committed: Arc<Mutex<Vec<(SystemTime, u64)>>>,
     stop: Arc<AtomicBool>,
     asking: Option<JoinHandle<()>>,
 }
@@ -103,7 +104,7 @@ impl DatabaseClient {
                 }
                 session = session.or_else(|| Session::open(&namespace).ok());
                 if session.as_mut().is_some_and(|session: &mut Session| session.commit(number)) {
-                    list.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), number));
+                    list.lock().unwrap_or_else(PoisonError::into_inner).push((SystemTime::now(), number));
                 } else {
                     session = None;
                     std::thread::sleep(Duration::from_millis(100));
@@ -118,11 +119,11 @@ impl DatabaseClient {
         self.committed.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// The longest time between two commits of the latest, from the `since`-th on.
-    pub fn longest_outage(&self, since: usize) -> Duration {
+    /// The times between each two commits of the latest, from the `since`-th on.
+    pub fn gaps(&self, since: usize) -> Vec<Gap> {
         let list = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
         let from = since.saturating_sub(1).min(list.len());
-        list[from..].windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or_default()
+        list[from..].windows(2).map(|pair| Gap { from: pair[0].0, to: pair[1].0 }).collect()
     }
 
     /// Waits until some more rows were committed.

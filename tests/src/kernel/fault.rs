@@ -11,7 +11,7 @@ use crate::trouble::{Result, While as _};
 use crate::wait::eventually;
 
 /// A fault of the node that serves, or of what it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// It loses power.
     PowerLoss,

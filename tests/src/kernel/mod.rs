@@ -13,6 +13,7 @@ pub mod database;
 pub mod device;
 pub mod fault;
 pub mod guest;
+pub mod history;
 pub mod init;
 mod initiator;
 pub mod lab;

@@ -282,7 +282,7 @@ impl Claim for AreaClaim {
 
     async fn uphold(&self, epoch: Epoch) -> Result<Tenure, Loss> {
         let (to, answer) = oneshot::channel();
-        let ended = || Loss::Unproven(ENDED.into());
+        let ended = || Loss::unproven(ENDED);
         self.area.messages.send(Message::Uphold(self.hierarchy.clone(), epoch, to)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }

@@ -264,11 +264,11 @@ impl Machine {
         let held = self.names.get(hierarchy).and_then(|number| self.held.get(number));
         match (held, self.lease.until(now)) {
             (Some((e, term)), _) if *e != epoch.0 || *term != self.lease.term => {
-                Err(Loss::Unproven("the lease ran out in between: acquire it again".into()))
+                Err(Loss::unproven("the lease ran out in between: acquire it again"))
             }
             (Some(_), Some(until)) => Ok(Tenure::Until(until)),
-            (Some(_), None) => Err(Loss::Unproven(self.lease.unfit())),
-            (None, _) => Err(Loss::Unproven("this node has not acquired it".into())),
+            (Some(_), None) => Err(Loss::unproven(self.lease.unfit())),
+            (None, _) => Err(Loss::unproven("this node has not acquired it")),
         }
     }
 

@@ -260,7 +260,10 @@ async fn storage_that_does_not_answer_is_given_up_after_a_while() {
     *lab.dead.lock().unwrap() = true;
     tokio::time::sleep(Duration::from_secs(6)).await;
     let unproven = alpha.uphold(held.epoch).await.unwrap_err();
-    assert!(matches!(&unproven, Loss::Unproven(why) if why.contains("no answer in time")), "{unproven}");
+    assert!(
+        matches!(&unproven, Loss::Unproven { why, proven: Some(_) } if why.contains("no answer in time")),
+        "{unproven}"
+    );
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(matches!(alpha.uphold(held.epoch).await, Err(Loss::GivenUp(_))));
 }

@@ -206,7 +206,8 @@ impl Machine {
                 && hold.proven + patience <= now
             {
                 let since = now.since(hold.proven);
-                return Err(Loss::Unproven(format!("{}, for {since:.1?} now", lane.unreachable())));
+                let why = format!("{}, for {since:.1?} now", lane.unreachable());
+                return Err(Loss::Unproven { why, proven: Some(hold.proven) });
             }
         }
         Ok(Tenure::UntilRevoked)
@@ -392,7 +393,7 @@ impl Machine {
         let asked = matches!(self.current, Some((_, Request::Acquire(_))));
         if asked {
             let refusal = match &loss {
-                Loss::GivenUp(why) | Loss::Unproven(why) => Refusal::Unreachable(why.clone()),
+                Loss::GivenUp(why) | Loss::Unproven { why, .. } => Refusal::Unreachable(why.clone()),
                 Loss::Taken(_) => Refusal::Raced,
             };
             return self.back_out(refusal);

@@ -35,7 +35,8 @@ fn announcements() -> impl Strategy<Value = Announcement> {
     let unready = prop::option::of(text(REASON_BYTES_MAX));
     let failures = (any::<u8>(), any::<u32>());
     let directive = prop_oneof![Just(Directive::default()), directive()];
-    let kinds = prop_oneof![Just(DisturbanceKind::Unproven), Just(DisturbanceKind::Failed), Just(DisturbanceKind::Asked)];
+    let kinds =
+        prop_oneof![Just(DisturbanceKind::Unproven), Just(DisturbanceKind::Failed), Just(DisturbanceKind::Asked)];
     let disturbance = prop::option::of((kinds, text(REASON_BYTES_MAX)));
     let last = (prop::option::of(node_name()), disturbance);
     (any::<u64>(), 0u8..=100, declined, unready, failures, directive, any::<u64>(), last).prop_map(
@@ -49,7 +50,7 @@ fn announcements() -> impl Strategy<Value = Announcement> {
             directive,
             definition: Fingerprint(definition),
             heir,
-            disturbance: disturbance.map(|(kind, why)| Disturbance { kind, why }),
+            disturbance: disturbance.map(|(kind, why)| Disturbance { kind, why, told_after_ms: 7 }),
         },
     )
 }
@@ -194,7 +195,7 @@ fn the_longest_announcement_fits_into_one_datagram() {
         directive,
         definition: Fingerprint(u64::MAX),
         heir: Some(name("c")),
-        disturbance: Some(Disturbance { kind: DisturbanceKind::Asked, why: long }),
+        disturbance: Some(Disturbance { kind: DisturbanceKind::Asked, why: long, told_after_ms: u32::MAX }),
     };
     let item = Item::Hierarchy(HierarchyName::new("h".repeat(63)).unwrap(), announcement);
     let delta = Message::Delta(Delta {

@@ -153,7 +153,10 @@ fn the_holder_is_cut_off_the_storage_and_reset() {
     cluster.power_off(ALPHA);
     cluster.until("beta serves", |c| c.serves(BETA, "web"));
     cluster.run(secs(1));
-    cluster.all_tell(&[BETA, GAMMA], &["failover from alpha to beta: alpha could not prove its claim: no path to the device"]);
+    cluster.all_tell(
+        &[BETA, GAMMA],
+        &["failover from alpha to beta: alpha could not prove its claim: no path to the device"],
+    );
     let entry = cluster.last(BETA);
     assert!(entry.fault.since(cut) <= secs(1), "{entry}");
     assert!(entry.to_string().contains("contact with alpha lost"), "{entry}");
@@ -197,10 +200,8 @@ fn an_application_that_fails_for_good_is_taken_over() {
     cluster.fails(ALPHA, "server", Operation::Start);
     cluster.until("beta serves", |c| c.serves(BETA, "web"));
     cluster.run(secs(1));
-    cluster.all_tell(
-        &[ALPHA, BETA, GAMMA],
-        &["failover from alpha to beta: on alpha: server failed (monitor): broken"],
-    );
+    cluster
+        .all_tell(&[ALPHA, BETA, GAMMA], &["failover from alpha to beta: on alpha: server failed (monitor): broken"]);
     let steps = cluster.last(GAMMA).to_string();
     assert!(steps.contains("alpha says: restarting") && steps.contains("beta says: starting"), "{steps}");
 }

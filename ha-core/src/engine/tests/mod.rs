@@ -538,7 +538,7 @@ impl Cluster {
                 let truth = self.truths.entry(hierarchy.clone()).or_default();
                 let mine = truth.holder == Some((me.clone(), epoch)) && truth.until > now;
                 let answer = if cut {
-                    Err(Loss::Unproven("no path to the device".to_owned()))
+                    Err(Loss::unproven("no path to the device"))
                 } else if mine {
                     truth.until = now + LEASE;
                     Ok(Tenure::Until(now + LEASE))

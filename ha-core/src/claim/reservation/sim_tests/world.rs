@@ -699,7 +699,7 @@ impl World {
                         self.fail(format!("n{node} lost the claim for no reason: {why}"));
                     }
                 }
-                Ok(_) | Err(Loss::Unproven(_)) => {}
+                Ok(_) | Err(Loss::Unproven { .. }) => {}
             }
         }
     }

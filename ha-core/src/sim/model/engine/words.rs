@@ -197,7 +197,7 @@ pub(super) fn input_of(name: &HierarchyName, i: usize, asked: &Pending, answer: 
             let answer = match answer {
                 Answer::Proven => Ok(tenure),
                 Answer::Taken => Err(Loss::Taken("another node".to_owned())),
-                _ => Err(Loss::Unproven("no answer".to_owned())),
+                _ => Err(Loss::unproven("no answer")),
             };
             Input::Upheld { hierarchy, op: *op, answer }
         }
