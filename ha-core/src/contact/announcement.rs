@@ -38,7 +38,7 @@ pub struct Announcement {
 pub struct Disturbance {
     /// What kind of thing it is.
     pub kind: DisturbanceKind,
-    /// Why, for people; at most 200 bytes.
+    /// Why, for people; at most 150 bytes.
     pub why: String,
     /// How long it had been so when it was told, in milliseconds.
     pub told_after_ms: u32,

@@ -18,6 +18,8 @@ use super::parcel::{FRAGMENT_BYTES, FRAGMENT_COUNT_MAX, ParcelId};
 
 /// Reasons for people are cut to so many bytes, so that every announcement fits into one datagram.
 pub const REASON_BYTES_MAX: usize = 200;
+/// What disturbs a hierarchy is cut to so many.
+pub const DISTURBANCE_BYTES_MAX: usize = 150;
 /// Who asked for something, and software versions, are cut to so many bytes.
 pub const SHORT_BYTES_MAX: usize = 64;
 
@@ -313,7 +315,7 @@ fn put_announcement(out: &mut Vec<u8>, it: &Announcement) {
     }
     if let Some(disturbance) = &it.disturbance {
         out.push(DISTURBANCES.iter().position(|k| *k == disturbance.kind).unwrap_or_default() as u8);
-        put_text(out, &disturbance.why, REASON_BYTES_MAX);
+        put_text(out, &disturbance.why, DISTURBANCE_BYTES_MAX);
         put_number(out, u64::from(disturbance.told_after_ms));
     }
 }
@@ -504,7 +506,7 @@ fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError
     let disturbance = if has(HAS_DISTURBANCE) {
         let kind = usize::from(input.byte(Field::DisturbanceKind)?);
         let kind = DISTURBANCES.get(kind).copied().ok_or(meaningless(Field::DisturbanceKind))?;
-        let why = input.text(Field::DisturbanceWhy, REASON_BYTES_MAX)?.to_owned();
+        let why = input.text(Field::DisturbanceWhy, DISTURBANCE_BYTES_MAX)?.to_owned();
         let told_after_ms = input.number_to(Field::DisturbanceAge, u64::from(u32::MAX))? as u32;
         Some(Disturbance { kind, why, told_after_ms })
     } else {

@@ -37,7 +37,7 @@ fn announcements() -> impl Strategy<Value = Announcement> {
     let directive = prop_oneof![Just(Directive::default()), directive()];
     let kinds =
         prop_oneof![Just(DisturbanceKind::Unproven), Just(DisturbanceKind::Failed), Just(DisturbanceKind::Asked)];
-    let disturbance = prop::option::of((kinds, text(REASON_BYTES_MAX)));
+    let disturbance = prop::option::of((kinds, text(DISTURBANCE_BYTES_MAX)));
     let last = (prop::option::of(node_name()), disturbance);
     (any::<u64>(), 0u8..=100, declined, unready, failures, directive, any::<u64>(), last).prop_map(
         |(epoch, utility, declined, unready, failures, directive, definition, (heir, disturbance))| Announcement {
