@@ -49,6 +49,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// Has the command server at the other end run a program, and waits `limit` for its end.
+    pub(crate) fn ask(stream: TcpStream, limit: Duration, program: &str, arguments: &[&str]) -> Result<Running> {
+        stream.set_read_timeout(Some(limit)).to("set a time limit")?;
+        let what = format!("{program} {}", arguments.join(" "));
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        send(&stream, &Asked { program: program.to_owned(), arguments })?;
+        Ok(Running { what, stream })
+    }
+
     /// How it ended. An error if the guest died meanwhile, or if it does not end within [`patience`].
     pub fn wait(self) -> Result<Ended> {
         receive(&self.stream).to(format!("see the end of `{}`", self.what))
@@ -194,10 +203,7 @@ impl Guest {
         let address: SocketAddr = format!("{}:{COMMANDS}", self.address(Network::Control)).parse()?;
         let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(5)).to("connect");
         let stream = within(&self.namespace, connect).to(format!("run `{what}` on {}", self.name))?;
-        stream.set_read_timeout(Some(limit)).to("set a time limit")?;
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        send(&stream, &Asked { program: program.to_owned(), arguments })?;
-        Ok(Running { what, stream })
+        Running::ask(stream, limit, program, arguments)
     }
 
     /// Has its process number 1 run the agent from now on, and start it again whenever it ends; also after a reset.

@@ -44,13 +44,17 @@ impl Ended {
     }
 }
 
-/// Inside: runs what it is asked for, each on its own thread, for ever; and brings a node's disks.
+/// Inside: takes commands, and brings a node's disks.
 pub fn serve(spec: &Spec) -> Result<()> {
     if let Role::Node(paths) = spec.role {
         initiator::log_in(paths);
     }
-    let address = spec.address(Network::Control);
-    let listener = TcpListener::bind((address.as_str(), COMMANDS)).to(format!("listen on {address}"))?;
+    listen(&format!("{}:{COMMANDS}", spec.address(Network::Control)))
+}
+
+/// Inside: runs what it is asked for at this address, each on its own thread, for ever.
+pub fn listen(address: &str) -> Result<()> {
+    let listener = TcpListener::bind(address).to(format!("listen on {address}"))?;
     for stream in listener.incoming().flatten() {
         thread::spawn(move || {
             // Who asked may be gone: nobody is there to be told.

@@ -24,6 +24,8 @@ pub(super) struct NvmeDevice {
     file: File,
     namespace: u32,
     timeout: Duration,
+    /// What loss of power can be made to do; none before the namespace was asked.
+    power_loss: Option<PowerLoss>,
 }
 
 /// The bytes of one command, beside what every command has.
@@ -64,11 +66,15 @@ impl NvmeDevice {
     /// A namespace whose commands the kernel gives up after `timeout`.
     pub(super) fn open(file: File, timeout: Duration) -> io::Result<NvmeDevice> {
         let namespace = ioctl::namespace(&file)?;
-        Ok(NvmeDevice { file, namespace, timeout })
+        Ok(NvmeDevice { file, namespace, timeout, power_loss: None })
     }
 
     /// As [`super::scsi::carry_out`].
     pub(super) fn carry_out(&mut self, command: Command) -> Result<Answer, Failure> {
+        // Not every target that forgets refuses the wish: that of Linux agrees to it.
+        if wishes_to_keep(command) && self.power_loss()? == PowerLoss::Forgets {
+            return Err(Failure::NotSupported);
+        }
         match command {
             Command::ReadKeys => Ok(Answer::Keys(self.report()?.keys())),
             Command::ReadReservation => Ok(Answer::Reservation(self.report()?.reservation())),
@@ -146,6 +152,14 @@ impl NvmeDevice {
         Ok((format, data))
     }
 
+    fn power_loss(&mut self) -> Result<PowerLoss, Failure> {
+        if let Some(known) = self.power_loss {
+            return Ok(known);
+        }
+        let can = report::capabilities(&self.identify()?, PowerLoss::Forgets).power_loss;
+        Ok(*self.power_loss.insert(can))
+    }
+
     fn identify(&mut self) -> Result<Vec<u8>, Failure> {
         let mut data = vec![0; 4096];
         let mut sent = self.command(IDENTIFY, &data);
@@ -163,6 +177,15 @@ impl NvmeDevice {
             ..ioctl::PassthroughCommand::default()
         }
     }
+}
+
+/// Whether it is a registration that is to outlast a loss of power.
+fn wishes_to_keep(command: Command) -> bool {
+    matches!(
+        command,
+        Command::Register { new: Some(_), power_loss: PowerLoss::Keeps, .. }
+            | Command::RegisterIgnoring { new: Some(_), power_loss: PowerLoss::Keeps, .. }
+    )
 }
 
 /// None for a command that only reads.
