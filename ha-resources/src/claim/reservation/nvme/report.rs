@@ -104,6 +104,10 @@ impl Report {
         Keys { generation: self.generation, keys }
     }
 
+    pub(super) fn kind(&self) -> Option<ReservationType> {
+        self.kind
+    }
+
     pub(super) fn reservation(&self) -> Reservation {
         let held = self.kind.map(|kind| {
             let holder = self.registrants.iter().find(|registrant| registrant.holds);

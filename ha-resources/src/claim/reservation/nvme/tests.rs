@@ -1,5 +1,6 @@
+use super::preempt::way_round;
 use super::*;
-use ha_core::claim::reservation::device::{Held, Keys, Ports, Reservation};
+use ha_core::claim::reservation::device::{Held, Keys, Ports, Queued, Reservation};
 use proptest::prelude::*;
 
 const RO: ReservationType = ReservationType::WriteExclusiveRegistrantsOnly;
@@ -34,6 +35,85 @@ fn report(format: Format, kind: u8, registrants: &[(u16, u8, u8, u64)]) -> Vec<u
         }
     }
     data
+}
+
+/// What the target of Linux (nvmet) wrote into 4,096 bytes for a report, in a laboratory; (offset, bytes) of what is not zero.
+fn of_linux(written: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut data = vec![0; REPORT_AT_FIRST];
+    for (offset, bytes) in written {
+        data[*offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+    data
+}
+
+/// Linux 7.3: hosts ...0a with the key ah, and ...0b with the key bh, are registered; the first has reserved. Any controller may have been
+/// the one that registered (ffffh).
+const TWO_OF_7_3: [(usize, &[u8]); 5] = [
+    (0x00, &[2, 0, 0, 0, 3, 2, 0]),
+    (0x40, &[0xff, 0xff, 1, 0, 0, 0, 0, 0, 0xa]),
+    (0x5f, &[0xa]),
+    (0x80, &[0xff, 0xff, 0, 0, 0, 0, 0, 0, 0xb]),
+    (0x9f, &[0xb]),
+];
+
+#[test]
+fn what_linux_reports_is_read() {
+    let read = Report::decode(Format::Extended, &of_linux(&TWO_OF_7_3)).unwrap();
+    assert_eq!(read.keys(), Keys { generation: 2, keys: vec![key(0xa), key(0xb)] });
+    assert_eq!(read.reservation().held, Some(Held { key: Some(key(0xa)), kind: RO }));
+    assert_eq!(read.power_loss, PowerLoss::Forgets);
+    let free = of_linux(&[(0, &[4, 0, 0, 0, 0, 0, 0])]);
+    let free = Report::decode(Format::Extended, &free).unwrap();
+    assert_eq!((free.keys(), free.reservation().held), (Keys { generation: 4, keys: vec![] }, None));
+}
+
+/// Linux 6.16, as it was after the holder's preemption of bh, of which it had said that it was done.
+#[test]
+fn a_preemption_that_was_said_to_be_done_and_was_not_is_noticed() {
+    let mut written = TWO_OF_7_3;
+    written[0] = (0x00, &[3, 0, 0, 0, 3, 2, 0]);
+    let left = Report::decode(Format::Extended, &of_linux(&written)).unwrap();
+    let wanted = Preemption { key: key(0xa), victim: Some(key(0xb)), kind: RO, queued: Queued::Aborted };
+    let shared = Some(ReservationType::WriteExclusiveAllRegistrants);
+    assert_eq!(way_round(&left, wanted), shared);
+
+    // Gone, as it should be.
+    let gone = Report::decode(Format::Extended, &report(Format::Extended, 3, &[(1, 1, 0xa, 0xa)])).unwrap();
+    assert_eq!(way_round(&gone, wanted), None);
+    // Somebody else's reservation, or of another type.
+    let other = Preemption { key: key(0xb), victim: Some(key(0xa)), ..wanted };
+    assert_eq!(way_round(&left, other), None);
+    assert_eq!(way_round(&left, Preemption { kind: ReservationType::WriteExclusive, ..wanted }), None);
+    assert_eq!(way_round(&left, Preemption { victim: None, ..wanted }), None);
+}
+
+/// That way costs all the others their registration.
+#[test]
+fn a_stranger_keeps_a_preemption_from_going_another_way() {
+    let (holder, one, other) = (0x4841_31e1_0100_0001, 0x4841_31e2_0200_0002, 0x4841_31e2_0300_0002);
+    let with = |third| {
+        let registrants = [(1, 1, 0xa, holder), (2, 0, 0xb, one), (3, 0, 0xc, third)];
+        Report::decode(Format::Extended, &report(Format::Extended, 3, &registrants)).unwrap()
+    };
+    let wanted = Preemption { key: key(holder), victim: Some(key(one)), kind: RO, queued: Queued::Aborted };
+    assert_eq!(way_round(&with(other), wanted), Some(ReservationType::WriteExclusiveAllRegistrants));
+    for stranger in [0xabcd, 0x4841_31f2_0300_0002] {
+        assert_eq!(way_round(&with(stranger), wanted), None, "{stranger:#x}");
+    }
+}
+
+#[test]
+fn only_a_registration_wishes_to_outlast_a_loss_of_power() {
+    let of = |new, power_loss| Command::RegisterIgnoring { new, ports: Ports::This, power_loss };
+    assert!(wishes_to_keep(of(Some(key(1)), PowerLoss::Keeps)));
+    assert!(!wishes_to_keep(of(Some(key(1)), PowerLoss::Forgets)));
+    assert!(!wishes_to_keep(of(None, PowerLoss::Keeps)), "who leaves is not kept from it");
+    assert!(!wishes_to_keep(Command::ReadKeys));
+    // RESCAP as that of Linux has it: every type, and nothing over a loss of power.
+    let mut identity = vec![0; 4096];
+    identity[31] = 0xfe;
+    let can = report::capabilities(&identity, PowerLoss::Forgets);
+    assert_eq!((can.power_loss, can.types), (PowerLoss::Forgets, ReservationType::ALL.to_vec()));
 }
 
 #[test]
@@ -110,6 +190,9 @@ fn what_the_controller_says_is_told_apart() {
         (0x0371, Err(Failure::NoAnswer)),
         (0x0370, Err(Failure::Transport)),
         (0x0006, Err(Failure::Rejected(Sense { key: 0x4, asc: 0x44, ascq: 0 }))),
+        // "Host identifier inconsistent format": what Linux says to a request for the short format.
+        (0x6018, Err(Failure::Rejected(Sense { key: 0xb, asc: 0, ascq: 0 }))),
+        (0x6083, Err(Failure::Conflict)),
         (0x4018, Err(Failure::Rejected(Sense { key: 0xb, asc: 0, ascq: 0 }))),
     ] {
         assert_eq!(check(Ok(status)), expected, "{status:#x}");
