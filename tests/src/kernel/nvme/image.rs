@@ -92,7 +92,7 @@ fn modules(kernel: &Path, root: &Path) -> Result<()> {
         let paths = lines.lines().filter_map(|line| line.strip_prefix("insmod ")).map(|path| path.trim().to_owned());
         order.extend(paths.filter(|path| seen.insert(path.clone())).map(PathBuf::from));
     }
-    let mut names = String::new();
+    let mut names = Vec::new();
     for path in order {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = file.split(".ko").next().unwrap_or_default();
@@ -103,9 +103,9 @@ fn modules(kernel: &Path, root: &Path) -> Result<()> {
             Some("zst") => unpack(Command::new("zstd").arg("-qdc"), "zstd", &path, &to)?,
             _ => return Err(Trouble::new(format!("{file} is packed in a way that is not known here"))),
         }
-        names += &format!("{name}\n");
+        names.push(name.to_owned());
     }
-    fs::write(root.join(MODULES.trim_start_matches('/')), names).to("list the modules")
+    fs::write(root.join(MODULES.trim_start_matches('/')), names.join("\n")).to("list the modules")
 }
 
 fn unpack(with: &mut Command, package: &str, from: &Path, to: &Path) -> Result<()> {
