@@ -18,6 +18,8 @@ const B: Key = Key::new(0xb).unwrap();
 const NOBODYS: Key = Key::new(0xdead).unwrap();
 
 type Told = std::result::Result<Answer, Failure>;
+const DONE: Told = Ok(Answer::Done);
+const CONFLICT: Told = Err(Failure::Conflict);
 
 /// The answers of one host to these commands, one after the other.
 fn ask(lab: &NvmeLab, host: &str, commands: &[Command]) -> Result<Vec<Told>> {
@@ -37,12 +39,26 @@ fn state(lab: &NvmeLab, host: &str) -> Result<(Vec<Key>, Option<Held>)> {
     Ok((sorted, reservation.held))
 }
 
-fn held_by(key: Key) -> Option<Held> {
-    Some(Held { key: Some(key), kind: RO })
+/// The reservation of the holder with this key.
+const fn of(key: Key) -> Held {
+    Held { key: Some(key), kind: RO }
 }
 
 fn register(new: Key) -> Command {
     Command::RegisterIgnoring { new: Some(new), ports: Ports::This, power_loss: PowerLoss::Forgets }
+}
+
+/// Changes the key that is registered, or registers where there is none.
+fn over(old: Option<Key>, new: Key) -> Command {
+    Command::Register { old, new: Some(new), ports: Ports::This, power_loss: PowerLoss::Forgets }
+}
+
+fn reserve(key: Key) -> Command {
+    Command::Reserve { key, kind: RO }
+}
+
+fn release(key: Key) -> Command {
+    Command::Release { key, kind: RO }
 }
 
 fn unregister(old: Key) -> Command {
@@ -64,64 +80,72 @@ const FENCED: Written = Written { acknowledged: 0, error: Some(Errno::EBADE as i
 #[test]
 fn every_command_does_on_nvme_what_it_says() -> Result<()> {
     let lab = NvmeLab::boot(&[])?;
-    let release = |key| Command::Release { key, kind: RO };
-    let reserve = |key| Command::Reserve { key, kind: RO };
-
-    // Nobody is registered. What the target says it can do is believed: it keeps nothing over a loss of power.
+    // What the target says that it can do is believed: it keeps nothing over a loss of power.
     let [Ok(Answer::Capabilities(can))] = &ask(&lab, "alpha", &[Command::ReportCapabilities])?[..] else {
         panic!("it does not say what it can do")
     };
-    let types = ReservationType::ALL.to_vec();
-    let (power_loss, ports) = (PowerLoss::Forgets, Ports::All);
-    assert_eq!(*can, Capabilities { power_loss, power_loss_now: power_loss, ports, types });
-    assert_eq!(state(&lab, "alpha")?, (vec![], None));
+    let (types, none) = (ReservationType::ALL.to_vec(), PowerLoss::Forgets);
+    assert_eq!(*can, Capabilities { power_loss: none, power_loss_now: none, ports: Ports::All, types });
     let keeping = Command::RegisterIgnoring { new: Some(A), ports: Ports::This, power_loss: PowerLoss::Keeps };
     assert_eq!(ask(&lab, "alpha", &[keeping])?, [Err(Failure::NotSupported)]);
-
-    // Registration: of a host that has none, over its own key, with a wrong key, and of nothing.
-    let as_new = |new| Command::Register { old: None, new: Some(new), ports: Ports::This, power_loss };
-    let over = |old, new| Command::Register { old: Some(old), new: Some(new), ports: Ports::This, power_loss };
-    let alpha = ask(&lab, "alpha", &[register(B), register(A), over(A, A), over(NOBODYS, A), as_new(B)])?;
-    let (done, conflict) = (Ok(Answer::Done), Err(Failure::Conflict));
-    assert_eq!(alpha, [done.clone(), done.clone(), done.clone(), conflict.clone(), conflict.clone()]);
-    let beta = ask(&lab, "beta", &[unregister(B), reserve(B), release(B), as_new(B)])?;
-    assert_eq!(beta, [conflict.clone(), conflict.clone(), conflict.clone(), done.clone()]);
-    assert_eq!(state(&lab, "beta")?, (vec![A, B], None), "both hosts, each under its key");
-
-    // Reservation: one holds it, both are registered and write.
-    assert_eq!(ask(&lab, "alpha", &[reserve(A), reserve(A)])?, [done.clone(), done.clone()]);
-    assert_eq!(ask(&lab, "beta", &[reserve(B), release(B)])?, [conflict.clone(), done.clone()]);
-    assert_eq!(state(&lab, "beta")?, (vec![A, B], held_by(A)));
-    assert_eq!((write(&lab, "alpha")?, write(&lab, "beta")?), (WRITTEN, WRITTEN));
-
-    // The holder defends itself; who is not registered any more is refused, reads, and may not preempt.
-    assert_eq!(ask(&lab, "alpha", &[preempt(A, B, Queued::Stay)])?, [done.clone()]);
-    let of_nobody = ask(&lab, "alpha", &[preempt(A, NOBODYS, Queued::Aborted)])?;
-    assert!(of_nobody == [conflict.clone()] || of_nobody == [done.clone()], "6.16 does not look: {of_nobody:?}");
-    assert_eq!(state(&lab, "alpha")?, (vec![A], held_by(A)));
-    assert_eq!((write(&lab, "beta")?, write(&lab, "alpha")?), (FENCED, WRITTEN));
-    lab.shell(&format!("dd if={} of=/dev/null bs=4096 count=1", disk("beta")))?;
-    assert_eq!(ask(&lab, "beta", &[preempt(B, A, Queued::Stay), reserve(B)])?, [conflict.clone(), conflict.clone()]);
-
-    // A holder's new key keeps the reservation; a preemption, with and without aborting, takes it away.
-    assert_eq!(ask(&lab, "alpha", &[over(A, NOBODYS)])?, [done.clone()]);
-    assert_eq!(state(&lab, "beta")?, (vec![NOBODYS], held_by(NOBODYS)));
-    assert_eq!(ask(&lab, "beta", &[register(B), preempt(B, NOBODYS, Queued::Aborted)])?, [done.clone(), done.clone()]);
-    assert_eq!(state(&lab, "alpha")?, (vec![B], held_by(B)));
-    assert_eq!((write(&lab, "alpha")?, write(&lab, "beta")?), (FENCED, WRITTEN));
-    let again = [over(NOBODYS, A), reserve(NOBODYS), register(A), preempt(A, B, Queued::Stay)];
-    assert_eq!(ask(&lab, "alpha", &again)?, [conflict.clone(), conflict, done.clone(), done.clone()]);
-    assert_eq!(state(&lab, "beta")?, (vec![A], held_by(A)));
-
-    // Releasing, unregistering twice, clearing.
-    assert_eq!(ask(&lab, "alpha", &[release(A)])?, [done.clone()]);
-    assert_eq!(state(&lab, "beta")?, (vec![A], None));
-    let nothing = Command::RegisterIgnoring { new: None, ports: Ports::This, power_loss };
-    assert_eq!(ask(&lab, "alpha", &[reserve(A), unregister(A), nothing])?, [done.clone(), done.clone(), done.clone()]);
-    assert_eq!(state(&lab, "beta")?, (vec![], None), "the reservation ends with its holder's registration");
-    assert_eq!(ask(&lab, "alpha", &[register(A), reserve(A)])?, [done.clone(), done.clone()]);
-    assert_eq!(ask(&lab, "beta", &[register(B), Command::Clear { key: B }])?, [done.clone(), done]);
     assert_eq!(state(&lab, "alpha")?, (vec![], None));
+
+    registers(&lab)?;
+    reserves(&lab)?;
+    preempts(&lab)?;
+    gives_up(&lab)
+}
+
+/// Hosts that are not registered, under their own key, and with a wrong one. Leaves both registered.
+fn registers(lab: &NvmeLab) -> Result<()> {
+    let alpha = [register(B), register(A), over(Some(A), A), over(Some(NOBODYS), A), over(None, B)];
+    assert_eq!(ask(lab, "alpha", &alpha)?, [DONE, DONE, DONE, CONFLICT, CONFLICT]);
+    let beta = [unregister(B), reserve(B), release(B), over(None, B)];
+    assert_eq!(ask(lab, "beta", &beta)?, [CONFLICT, CONFLICT, CONFLICT, DONE]);
+    assert_eq!(state(lab, "beta")?, (vec![A, B], None), "both hosts, each under its key");
+    Ok(())
+}
+
+/// One holds the reservation, and all that are registered write. Leaves it to alpha.
+fn reserves(lab: &NvmeLab) -> Result<()> {
+    assert_eq!(ask(lab, "alpha", &[reserve(A), reserve(A)])?, [DONE, DONE]);
+    assert_eq!(ask(lab, "beta", &[reserve(B), release(B)])?, [CONFLICT, DONE]);
+    assert_eq!(state(lab, "beta")?, (vec![A, B], Some(of(A))));
+    assert_eq!((write(lab, "alpha")?, write(lab, "beta")?), (WRITTEN, WRITTEN));
+    Ok(())
+}
+
+/// The holder preempts who is registered, and the others the holder. Leaves it to alpha.
+fn preempts(lab: &NvmeLab) -> Result<()> {
+    assert_eq!(ask(lab, "alpha", &[preempt(A, B, Queued::Stay)])?, [DONE]);
+    let of_nobody = ask(lab, "alpha", &[preempt(A, NOBODYS, Queued::Aborted)])?;
+    assert!(of_nobody == [CONFLICT] || of_nobody == [DONE], "Linux 6.16 says that it is done: {of_nobody:?}");
+    assert_eq!(state(lab, "alpha")?, (vec![A], Some(of(A))));
+    assert_eq!((write(lab, "beta")?, write(lab, "alpha")?), (FENCED, WRITTEN));
+    lab.shell(&format!("dd if={} of=/dev/null bs=4096 count=1", disk("beta")))?;
+    assert_eq!(ask(lab, "beta", &[preempt(B, A, Queued::Stay), reserve(B)])?, [CONFLICT, CONFLICT]);
+
+    assert_eq!(ask(lab, "alpha", &[over(Some(A), NOBODYS)])?, [DONE]);
+    assert_eq!(state(lab, "beta")?, (vec![NOBODYS], Some(of(NOBODYS))), "a new key keeps the reservation");
+    assert_eq!(ask(lab, "beta", &[register(B), preempt(B, NOBODYS, Queued::Aborted)])?, [DONE, DONE]);
+    assert_eq!(state(lab, "alpha")?, (vec![B], Some(of(B))));
+    assert_eq!((write(lab, "alpha")?, write(lab, "beta")?), (FENCED, WRITTEN));
+    let again = [over(Some(NOBODYS), A), reserve(NOBODYS), register(A), preempt(A, B, Queued::Stay)];
+    assert_eq!(ask(lab, "alpha", &again)?, [CONFLICT, CONFLICT, DONE, DONE]);
+    assert_eq!(state(lab, "beta")?, (vec![A], Some(of(A))));
+    Ok(())
+}
+
+/// Releasing, unregistering twice, clearing.
+fn gives_up(lab: &NvmeLab) -> Result<()> {
+    assert_eq!(ask(lab, "alpha", &[release(A)])?, [DONE]);
+    assert_eq!(state(lab, "beta")?, (vec![A], None));
+    let nothing = Command::RegisterIgnoring { new: None, ports: Ports::This, power_loss: PowerLoss::Forgets };
+    assert_eq!(ask(lab, "alpha", &[reserve(A), unregister(A), nothing])?, [DONE, DONE, DONE]);
+    assert_eq!(state(lab, "beta")?, (vec![], None), "the reservation ends with its holder's registration");
+    assert_eq!(ask(lab, "alpha", &[register(A), reserve(A)])?, [DONE, DONE]);
+    assert_eq!(ask(lab, "beta", &[register(B), Command::Clear { key: B }])?, [DONE, DONE]);
+    assert_eq!(state(lab, "alpha")?, (vec![], None));
     Ok(())
 }
 
