@@ -56,7 +56,7 @@ async fn hold(disk: &Path, node: &str) -> Result<()> {
     loop {
         match claim.uphold(held.epoch).await {
             Ok(_) => say("proven")?,
-            Err(Loss::Unproven(_)) => {}
+            Err(Loss::Unproven { .. }) => {}
             Err(loss) => return say(&format!("lost {loss}")),
         }
         tokio::select! {
