@@ -8,6 +8,7 @@ use std::time::Duration;
 use ha_core::name::{HierarchyName, NodeName};
 use ha_core::sim::WatchdogSetup;
 
+use super::stage::area_of;
 use super::trial::ms;
 use super::{Outcome, Served, Spent, Stage};
 use crate::view::{Problem, Severity};
@@ -150,11 +151,11 @@ fn leases(stage: &Stage, outcomes: &[Outcome]) -> Vec<Problem> {
     for outcome in outcomes {
         for (served, setup) in outcome.hierarchies.iter().zip(&stage.setup.hierarchies) {
             let Some(spent) = served.spent else { continue };
-            let most = !stage.is_stand_in(setup.area)
+            let most = !stage.is_stand_in(area_of(setup))
                 && spent.claim_ms > spent.detect_ms + spent.start_ms
                 && spent.claim_ms > LONG_LEASE_MS;
-            if most && longest.get(&setup.area).is_none_or(|(other, ..)| other.claim_ms < spent.claim_ms) {
-                longest.insert(setup.area, (spent, served, outcome));
+            if most && longest.get(&area_of(setup)).is_none_or(|(other, ..)| other.claim_ms < spent.claim_ms) {
+                longest.insert(area_of(setup), (spent, served, outcome));
             }
         }
     }

@@ -10,7 +10,7 @@ use ha_core::claim::lock_area::LeaseTiming;
 use ha_core::claim::reservation::device::Queued;
 use ha_core::hierarchy::{Hierarchy, Loaded};
 use ha_core::name::{ChannelName, HierarchyName, InvalidName, ResourceName};
-use ha_core::sim::{AreaSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup, World};
+use ha_core::sim::{AreaSetup, ClaimSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup, World};
 use ha_resources::claim::reservation::ReservationSpec;
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 
@@ -70,7 +70,7 @@ impl Stage {
                     stage.starts.push((hierarchy.name.clone(), resource.name.clone(), takes));
                 }
             }
-            let timing = stage.setup.areas[stage.setup.hierarchies[h].area].header.timing;
+            let timing = stage.setup.areas[area_of(&stage.setup.hierarchies[h])].header.timing;
             let claim = match &loaded.claim {
                 ClaimDefinition::LockArea(_) => ClaimTimes::Lease(timing),
                 ClaimDefinition::Reservation(spec) => ClaimTimes::Reservation(spec, Queued::Aborted),
@@ -82,8 +82,8 @@ impl Stage {
 
     /// The hierarchies that are claimed by a reservation, each with how long the lease is that stands in for it.
     pub(crate) fn stand_ins(&self) -> impl Iterator<Item = (&HierarchyName, Duration)> {
-        self.setup.hierarchies.iter().filter(|h| self.is_stand_in(h.area)).map(|h| {
-            let timing = self.setup.areas[h.area].header.timing;
+        self.setup.hierarchies.iter().filter(|h| self.is_stand_in(area_of(h))).map(|h| {
+            let timing = self.setup.areas[area_of(h)].header.timing;
             (&h.hierarchy.name, timing.expires_after())
         })
     }
@@ -119,6 +119,11 @@ impl Stage {
             + stop.unwrap_or_default()
             + Duration::from_secs(2)
     }
+}
+
+/// The lock area that it is claimed in, or that stands in for its reservation.
+pub(crate) fn area_of(hierarchy: &HierarchySetup) -> usize {
+    hierarchy.area().unwrap_or_default()
 }
 
 impl Assumed {
@@ -161,7 +166,7 @@ fn setup(config: &Config, hierarchies: &[Loaded<Builtin>]) -> Result<Setup, Inva
             }
         };
         let (hierarchy, probed) = (Arc::new(loaded.hierarchy.clone()), !loaded.probes.is_empty());
-        staged.push(HierarchySetup { hierarchy, area, probed });
+        staged.push(HierarchySetup { hierarchy, claim: ClaimSetup::Lease(area), probed });
     }
     let leased = hierarchies.iter().any(|loaded| matches!(loaded.claim, ClaimDefinition::LockArea(_)));
     Ok(Setup {

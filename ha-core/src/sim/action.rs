@@ -130,8 +130,68 @@ pub enum Action {
         /// By which.
         version: String,
     },
+    /// Something happens to a disk that a hierarchy is claimed by, to all of its paths.
+    Disk {
+        /// Whose.
+        hierarchy: HierarchyName,
+        /// Which, by position; the first is the arbiter.
+        disk: usize,
+        /// What.
+        what: ToDisk,
+    },
+    /// One of a node's paths to such a disk goes down, or comes back.
+    DiskPath {
+        /// Whose path.
+        node: NodeName,
+        /// To a disk of this hierarchy.
+        hierarchy: HierarchyName,
+        /// Which, by position.
+        disk: usize,
+        /// The disk's port that it leads to, from 1 on.
+        port: u16,
+        /// Which of both.
+        way: Way,
+    },
     /// Everything that was broken is repaired, every node is on, every agent runs, and operators withdraw what they asked for.
     HealAll,
+}
+
+/// What can happen to a disk with reservations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDisk {
+    /// It loses its power, and with it all registrations, unless it keeps them.
+    Off,
+    /// Its power is back.
+    On,
+    /// Its logical unit is reset: what it was doing is aborted, and every nexus is told.
+    Reset,
+    /// It answers so from now on.
+    Answers(Answers),
+}
+
+/// How a disk with reservations answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answers {
+    /// In a few milliseconds.
+    #[default]
+    Good,
+    /// So many of 1,000 commands are not answered; half of these are carried out.
+    Lost(u16),
+    /// Up to so much late, whether or not anybody still waits.
+    Late(Duration),
+    /// So many of 1,000 commands are turned away: it is busy.
+    Busy(u16),
+    /// It has no room for further registrations.
+    Full,
+}
+
+/// Whether a path is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// It is not.
+    Down,
+    /// It is.
+    Up,
 }
 
 /// How a resource behaves.
@@ -185,7 +245,16 @@ impl Action {
             Action::Ask { .. } => "operator's command",
             Action::Reload { .. } => "reload",
             Action::Upgrade { .. } => "upgrade",
-            Action::PowerOn(_)
+            Action::Disk { what: ToDisk::Off, .. } => "disk loses power",
+            Action::Disk { what: ToDisk::Reset, .. } => "disk is reset",
+            Action::Disk { what: ToDisk::Answers(Answers::Lost(_)), .. } => "disk's answers lost",
+            Action::Disk { what: ToDisk::Answers(Answers::Late(_)), .. } => "disk's answers late",
+            Action::Disk { what: ToDisk::Answers(Answers::Busy(_)), .. } => "disk busy",
+            Action::Disk { what: ToDisk::Answers(Answers::Full), .. } => "disk full of registrations",
+            Action::DiskPath { way: Way::Down, .. } => "one path to a disk lost",
+            Action::Disk { what: ToDisk::On | ToDisk::Answers(Answers::Good), .. }
+            | Action::DiskPath { way: Way::Up, .. }
+            | Action::PowerOn(_)
             | Action::Thaw(_)
             | Action::StartAgent(_)
             | Action::ResumeAgent(_)
@@ -249,6 +318,26 @@ impl fmt::Display for Path {
     }
 }
 
+impl fmt::Display for ToDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ToDisk::Off => f.write_str("off"),
+            ToDisk::On => f.write_str("on"),
+            ToDisk::Reset => f.write_str("reset"),
+            ToDisk::Answers(Answers::Good) => f.write_str("answers well"),
+            ToDisk::Answers(Answers::Lost(share)) => write!(f, "answers lost {}", tenths(*share)),
+            ToDisk::Answers(Answers::Late(by)) => write!(f, "answers late by {}", Word(*by)),
+            ToDisk::Answers(Answers::Busy(share)) => write!(f, "answers busy {}", tenths(*share)),
+            ToDisk::Answers(Answers::Full) => f.write_str("answers full"),
+        }
+    }
+}
+
+/// A share of 1,000.
+fn tenths(share: u16) -> String {
+    format!("{}.{}%", share / 10, share % 10)
+}
+
 /// A length of time in one word.
 struct Word(Duration);
 
@@ -299,7 +388,6 @@ impl fmt::Display for Action {
             Action::CutAll => f.write_str("cut all"),
             Action::HealNetwork => f.write_str("heal network"),
             Action::Weather(w) => {
-                let tenths = |n: u16| format!("{}.{}%", n / 10, n % 10);
                 write!(f, "weather lost {} doubled {} delay {}", tenths(w.lost), tenths(w.doubled), Word(w.delay))
             }
             Action::Storage(node, path) => write!(f, "storage of {node} {path}"),
@@ -321,6 +409,11 @@ impl fmt::Display for Action {
                 write!(f, "reload {hierarchy} on {node} revision {revision}")
             }
             Action::Upgrade { node, version } => write!(f, "upgrade {node} to {}", Quoted(version)),
+            Action::Disk { hierarchy, disk, what } => write!(f, "disk {disk} of {hierarchy} {what}"),
+            Action::DiskPath { node, hierarchy, disk, port, way } => {
+                let way = if *way == Way::Up { "up" } else { "down" };
+                write!(f, "path {port} of {node} to disk {disk} of {hierarchy} {way}")
+            }
             Action::HealAll => f.write_str("heal all"),
         }
     }

@@ -14,6 +14,7 @@ use super::setup::WatchdogSetup;
 use super::storage::{AreaOnNode, Question, boot_id};
 use super::world::{What, World};
 use crate::claim::lock_area::machine::{Config, Machine, Request};
+use crate::claim::reservation::machine::Request as Reservation;
 use crate::contact::{ContactConfig, KeyId, KeyRing, NodeIds, Opener, Sealer, Transmit};
 use crate::engine::{Effect, Engine, EngineConfig, Input, Joining, TenureOf};
 use crate::hierarchy::{Change, Fingerprint, Plan};
@@ -85,6 +86,7 @@ impl World {
         Some(Agent {
             engine: Engine::new(config, time).ok()?,
             areas: areas.collect::<Option<_>>()?,
+            reservations: BTreeMap::new(),
             sealer: Sealer::new(&me, &self.setup.cluster, &keys, incarnation),
             opener: Opener::new(&me, &self.setup.cluster, NodeIds::new(&names).ok()?, &keys),
             watched: std::collections::BTreeSet::new(),
@@ -100,17 +102,19 @@ impl World {
 
     fn join(&mut self, n: usize, h: usize) {
         let setup = &self.setup.hierarchies[h];
-        let (area, probed) = (self.setup.areas[setup.area].name.to_string(), setup.probed);
+        let lease = setup.area().map(|area| self.setup.areas[area].name.to_string());
+        let probed = setup.probed;
         let node = &mut self.nodes[n];
         let hierarchy = revision(&setup.hierarchy, node.revisions[h]);
         if !hierarchy.nodes.contains(&node.name) {
             return;
         }
         let name = hierarchy.name.clone();
+        let of = lease.clone().map_or_else(|| TenureOf::Hierarchy(name.clone()), TenureOf::Lease);
         let joining = Joining {
             hierarchy,
-            proven_until: node.memory.proven.get(&TenureOf::Lease(area.clone())).copied(),
-            lease: Some(area),
+            proven_until: node.memory.proven.get(&of).copied(),
+            lease,
             lasting: node.memory.lasting.get(&name).cloned().unwrap_or_default(),
             running: node.memory.running.get(&name).copied(),
             probed,
@@ -118,6 +122,7 @@ impl World {
         let time = node.time(self.now);
         let Some(agent) = &mut node.agent else { return };
         agent.engine.join(time, joining);
+        self.make_reservation(n, h);
         self.measure(n, h);
     }
 
@@ -223,13 +228,24 @@ impl World {
         }
         match effect {
             Effect::Send(transmit) => self.send(n, &transmit),
-            Effect::Acquire { hierarchy, op, request } => {
-                self.ask_claim(n, &hierarchy, Question::Acquire(op), Request::Acquire(hierarchy.clone(), request));
-            }
-            Effect::Inspect { hierarchy, op } => {
-                self.ask_claim(n, &hierarchy, Question::Inspect(op), Request::Inspect(hierarchy.clone()));
-            }
+            Effect::Acquire { hierarchy, op, request } => match self.reserved(&hierarchy) {
+                Some(h) => self.ask_reservation(n, h, Question::Acquire(op), Reservation::Acquire(request)),
+                None => {
+                    let request = Request::Acquire(hierarchy.clone(), request);
+                    self.ask_claim(n, &hierarchy, Question::Acquire(op), request);
+                }
+            },
+            Effect::Inspect { hierarchy, op } => match self.reserved(&hierarchy) {
+                Some(h) => self.inspect_reservation(n, h, op),
+                None => {
+                    let request = Request::Inspect(hierarchy.clone());
+                    self.ask_claim(n, &hierarchy, Question::Inspect(op), request);
+                }
+            },
             Effect::Uphold { hierarchy, op, epoch } => {
+                if let Some(h) = self.reserved(&hierarchy) {
+                    return self.uphold_reservation(n, h, op, epoch);
+                }
                 let area = self.area_for(&hierarchy);
                 if let Some(answer) = area.and_then(|area| self.uphold(n, area, &hierarchy, epoch)) {
                     self.for_agent(n, ForAgent::Input(Input::Upheld { hierarchy, op, answer }));
@@ -237,6 +253,10 @@ impl World {
             }
             Effect::Release { hierarchy, op, epoch, heir, failures } => {
                 self.observe_released(n, &hierarchy, epoch);
+                if let Some(h) = self.reserved(&hierarchy) {
+                    // An heir needs nothing on the disks.
+                    return self.ask_reservation(n, h, Question::Release(op), Reservation::Release(epoch));
+                }
                 let request = Request::Release { hierarchy: hierarchy.clone(), epoch, heir, failures };
                 self.ask_claim(n, &hierarchy, Question::Release(op), request);
             }
@@ -300,6 +320,9 @@ impl World {
                 for area in 0..areas {
                     self.ask_area(n, area, Question::Leave, Request::Leave);
                 }
+                if areas == 0 {
+                    self.for_agent(n, ForAgent::Ends);
+                }
             }
         }
     }
@@ -334,7 +357,12 @@ impl World {
     }
 
     fn area_for(&self, hierarchy: &HierarchyName) -> Option<usize> {
-        self.by_name.get(hierarchy).map(|h| self.setup.hierarchies[*h].area)
+        self.by_name.get(hierarchy).and_then(|h| self.setup.hierarchies[*h].area())
+    }
+
+    /// Its position, if it is claimed by reservation.
+    fn reserved(&self, hierarchy: &HierarchyName) -> Option<usize> {
+        self.by_name.get(hierarchy).copied().filter(|h| self.setup.hierarchies[*h].reservation().is_some())
     }
 
     fn part(&self, hierarchy: &HierarchyName, resource: &ResourceName) -> Option<Part> {

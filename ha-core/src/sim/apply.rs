@@ -42,6 +42,7 @@ impl World {
             Action::HealNetwork => self.network.heal(),
             Action::Weather(weather) => self.network.weather = *weather,
             Action::HealAll => self.heal_all(),
+            Action::Disk { hierarchy, disk, what } => self.to_disk(hierarchy, *disk, what),
             Action::Behave { node: None, hierarchy, resource, how } => {
                 for n in 0..self.nodes.len() {
                     self.behave(n, hierarchy, resource.as_str(), *how);
@@ -83,7 +84,15 @@ impl World {
                 self.nodes[n].pressure = *pressure;
                 self.for_agent(n, ForAgent::Input(Input::Pressure(*pressure)));
             }
-            Action::Storage(_, path) => self.nodes[n].storage = *path,
+            Action::Storage(_, path) => {
+                let before = std::mem::replace(&mut self.nodes[n].storage, *path);
+                if before == Path::Lost && *path != Path::Lost && self.nodes[n].on {
+                    self.log_in(n);
+                }
+            }
+            Action::DiskPath { hierarchy, disk, port, way, .. } => {
+                self.disk_path(n, (hierarchy, *disk), *port, *way);
+            }
             Action::Crash { hierarchy, resource, .. } => {
                 if let Some(h) = self.by_name.get(hierarchy).copied()
                     && let Some(r) =
@@ -156,9 +165,13 @@ impl World {
 
     fn heal_all(&mut self) {
         self.network.heal();
+        self.heal_disks();
         for n in 0..self.nodes.len() {
+            if std::mem::take(&mut self.nodes[n].storage) == Path::Lost && self.nodes[n].on {
+                self.log_in(n);
+            }
             let node = &mut self.nodes[n];
-            (node.storage, node.hangs, node.lag) = (Path::Good, false, Duration::ZERO);
+            (node.hangs, node.lag) = (false, Duration::ZERO);
             (node.frozen, node.paused) = (false, false);
             node.utility.clear();
             node.lacks.clear();
@@ -234,6 +247,7 @@ fn node_of(action: &Action) -> Option<&NodeName> {
         | Action::Lag(node, _)
         | Action::Pressure(node, _)
         | Action::Storage(node, _)
+        | Action::DiskPath { node, .. }
         | Action::Crash { node, .. }
         | Action::Behave { node: Some(node), .. }
         | Action::Utility { node, .. }
@@ -247,6 +261,7 @@ fn node_of(action: &Action) -> Option<&NodeName> {
         | Action::HealNetwork
         | Action::Weather(_)
         | Action::Behave { node: None, .. }
+        | Action::Disk { .. }
         | Action::HealAll => None,
     }
 }

@@ -102,7 +102,8 @@ impl World {
         let long_enough = node.fit_since.is_some_and(|since| self.now.since(since) >= self.setup.bound());
         let well = node.parts[h].iter().all(|part| part.behaviour == Behaviour::Well);
         let useful = node.utility.get(&h).copied().unwrap_or(100) > 0 && !node.lacks.contains_key(&h);
-        if !(setup.hierarchy.nodes.contains(&node.name) && long_enough && well && useful) {
+        let reaches = self.disks_are_well(n, h);
+        if !(setup.hierarchy.nodes.contains(&node.name) && long_enough && well && useful && reaches) {
             return false;
         }
         // What operators want, and what keeps others from giving it up, is known to the nodes themselves.

@@ -9,7 +9,9 @@ use super::action::Behaviour;
 use super::clock::{Moment, NodeClock};
 use super::disk::Path;
 use super::draws::Draws;
+use super::reservations::{Asker, OnNode};
 use super::storage::AreaOnNode;
+use crate::claim::reservation::device::{Answer, Failure};
 use crate::contact::{Opener, Sealer};
 use crate::engine::{Engine, Input, Lasting, TenureOf};
 use crate::name::{Epoch, HierarchyName, Incarnation, NodeName};
@@ -53,6 +55,10 @@ pub(super) struct Node {
     pub(super) fit_since: Option<Moment>,
     /// When the last of its files is written.
     pub(super) written_by: Moment,
+    /// How often each hierarchy with disks began to write, and ceased to.
+    pub(super) writers: BTreeMap<usize, u64>,
+    /// The tenure under which what runs of each hierarchy with disks was started.
+    pub(super) tenures: BTreeMap<usize, u64>,
     /// For what happens on this node.
     pub(super) draws: Draws,
 }
@@ -71,6 +77,7 @@ pub(super) struct Memory {
 pub(super) struct Agent {
     pub(super) engine: Engine,
     pub(super) areas: Vec<AreaOnNode>,
+    pub(super) reservations: BTreeMap<usize, OnNode>,
     pub(super) sealer: Sealer,
     pub(super) opener: Opener,
     pub(super) watched: BTreeSet<Part>,
@@ -152,6 +159,19 @@ pub(super) enum ForAgent {
     AreaDue(usize, Moment),
     /// A question to a claim was not answered in time.
     Unanswered(usize, crate::claim::lock_area::machine::RequestId),
+    /// A command to a disk was answered, or was not in time.
+    Commanded {
+        h: usize,
+        made: u64,
+        asker: Asker,
+        answer: Result<Answer, Failure>,
+    },
+    /// The paths to a disk may be others than before.
+    Paths(usize, usize),
+    /// Something is due in the machine of a claim by reservation.
+    ReservationDue(usize, u64, Moment),
+    /// A question to a claim by reservation was not answered in time.
+    Unreserved(usize, u64, crate::claim::reservation::machine::RequestId),
     /// The time of an operation is over.
     TimedOut(u64, Duration),
     /// It is to read the files of a hierarchy, in this revision.
@@ -166,6 +186,8 @@ pub(super) enum ForMachine {
     Ends(u64),
     /// A program that was started for the so manieth time dies.
     Dies(Part, u64),
+    /// What runs of a hierarchy writes to its disks, if it is what was begun for the so manieth time.
+    Writes(usize, u64),
     /// The warden looks whose tenure has ended.
     Warden,
     /// The warden's SIGKILL takes effect.
@@ -198,6 +220,11 @@ impl Node {
     /// Whether anything of a hierarchy may run.
     pub(super) fn runs(&self, hierarchy: usize) -> bool {
         self.parts[hierarchy].iter().any(|part| part.real != Real::Stopped)
+    }
+
+    /// How often a hierarchy began to write here, and ceased to.
+    pub(super) fn begun(&self, hierarchy: usize) -> u64 {
+        self.writers.get(&hierarchy).copied().unwrap_or_default()
     }
 
     /// Whether all of it runs, on a machine that does.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::clock::Moment;
+use super::exclusion::Reserved;
 use super::node::{Node, Real};
 use super::setup::WatchdogSetup;
 use super::world::World;
@@ -17,7 +18,8 @@ use crate::recovery::Operation;
 /// What must always be true, as the design numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
-    /// Resources of one hierarchy run on one node only, and a claim is given only when the former tenure is over.
+    /// Resources of one hierarchy run on one node only, and a claim is given only when the former tenure is over; where disks are reserved, only
+    /// the node that was given the claim last writes to them.
     S1,
     /// A start runs only under a claim that is held.
     S2,
@@ -73,15 +75,16 @@ pub(super) struct Tenancy {
     pub(super) epoch: Epoch,
     /// Given up, or not known to be decided in anybody's favour any more.
     pub(super) released: bool,
-    /// On which it was acquired.
-    lease: LeaseKey,
+    /// On which it was acquired, if on a lease.
+    pub(super) lease: Option<LeaseKey>,
 }
 
 #[derive(Default)]
 pub(super) struct Observer {
     pub(super) violation: Option<Violation>,
     pub(super) tenancies: BTreeMap<usize, Tenancy>,
-    epochs: BTreeMap<usize, Epoch>,
+    pub(super) epochs: BTreeMap<usize, Epoch>,
+    pub(super) reserved: Reserved,
     /// To when each lease was good at most.
     proven: BTreeMap<LeaseKey, Moment>,
     /// By which lease of a later life of the agent one was continued.
@@ -124,7 +127,7 @@ impl Observer {
 
     /// To when a tenure lasts at most.
     fn end_of(&self, tenancy: &Tenancy) -> Moment {
-        self.end(tenancy.lease)
+        tenancy.lease.map_or(Moment(u64::MAX), |lease| self.end(lease))
     }
 
     fn end(&self, mut lease: LeaseKey) -> Moment {
@@ -196,14 +199,14 @@ impl World {
         }
         self.check_disk(node, h, epoch);
         self.observer.epochs.insert(h, greatest.max(epoch));
-        let area = self.setup.hierarchies[h].area;
-        if let Some(lease) = self.observer.leases.get(&(node, area)).copied() {
-            self.observer.tenancies.insert(h, Tenancy { node, boot, epoch, released: false, lease });
+        let area = self.setup.hierarchies[h].area();
+        if let Some(lease) = area.and_then(|area| self.observer.leases.get(&(node, area)).copied()) {
+            self.observer.tenancies.insert(h, Tenancy { node, boot, epoch, released: false, lease: Some(lease) });
         }
     }
 
     fn check_takeover(&mut self, me: &NodeName, h: usize, former: &Tenancy) {
-        let area = self.setup.hierarchies[h].area;
+        let Some(area) = self.setup.hierarchies[h].area() else { return };
         let holder = &self.nodes[former.node];
         let (name, from) = (self.setup.hierarchies[h].hierarchy.name.clone(), holder.name.clone());
         if !holder.on || holder.boot != former.boot {
@@ -227,7 +230,7 @@ impl World {
 
     /// What the disk says, not what the machine answered.
     fn check_disk(&mut self, node: usize, h: usize, epoch: Epoch) {
-        let area = self.setup.hierarchies[h].area;
+        let Some(area) = self.setup.hierarchies[h].area() else { return };
         let header = &self.setup.areas[area].header;
         let name = &self.setup.hierarchies[h].hierarchy.name;
         let disk = &self.disks[area].bytes;
@@ -267,6 +270,7 @@ impl World {
             let what = format!("{} gives {hierarchy} up while something of it runs", self.nodes[node].name);
             self.violated(Invariant::S5, what);
         }
+        self.observe_given_up(node, h, epoch);
         if let Some(tenancy) = self.observer.tenancies.get_mut(&h)
             && tenancy.node == node
             && tenancy.epoch == epoch
@@ -334,6 +338,9 @@ impl World {
     }
 
     fn check_claim(&mut self, node: usize, h: usize, epoch: Epoch) {
+        if self.setup.hierarchies[h].reservation().is_some() {
+            return self.check_reservation(node, h, epoch);
+        }
         let boot = self.nodes[node].boot;
         let tenancy = self.observer.tenancies.get(&h);
         let held = tenancy.filter(|t| (t.node, t.boot, t.epoch) == (node, boot, epoch) && !t.released);
@@ -349,8 +356,11 @@ impl World {
         self.violated(Invariant::S2, what);
     }
 
-    /// Something of a hierarchy began to run somewhere.
+    /// Something of a hierarchy began to run somewhere. Where disks are reserved, what runs elsewhere may go on, and is kept from writing.
     pub(super) fn observe_running(&mut self, node: usize, h: usize) {
+        if self.setup.hierarchies[h].reservation().is_some() {
+            return;
+        }
         let other = self.nodes.iter().enumerate().find(|(i, other)| *i != node && other.may_run.contains(&h));
         if let Some((_, other)) = other {
             let name = &self.setup.hierarchies[h].hierarchy.name;
@@ -367,9 +377,10 @@ impl World {
         let mut late = None;
         for (i, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.on) {
             for h in &node.may_run {
+                let Some(area) = self.setup.hierarchies[*h].area() else { continue };
                 let tenancy = self.observer.tenancies.get(h).filter(|t| t.node == i && t.boot == node.boot);
                 let end = tenancy.map(|t| self.observer.end_of(t)).unwrap_or_default();
-                if self.now > end + self.over_after(self.setup.hierarchies[*h].area) {
+                if self.now > end + self.over_after(area) {
                     late = Some((i, *h, end));
                 }
             }

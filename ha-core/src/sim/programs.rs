@@ -110,10 +110,13 @@ impl World {
         }
         self.changed_at = self.now;
         if node.runs(h) {
-            node.may_run.insert(h);
+            if node.may_run.insert(h) {
+                self.begin_writing(n, h);
+            }
             self.observe_running(n, h);
         } else {
             node.may_run.remove(&h);
+            self.end_writing(n, h);
         }
         self.observe_service(h);
     }
@@ -152,7 +155,8 @@ impl World {
             if !self.nodes[n].runs(h) {
                 continue;
             }
-            let margin = self.setup.areas[self.setup.hierarchies[h].area].header.timing.watchdog() / 2;
+            let Some(area) = self.setup.hierarchies[h].area() else { continue };
+            let margin = self.setup.areas[area].header.timing.watchdog() / 2;
             let first = *self.nodes[n].guard.killed.entry(h).or_insert(now);
             if now.since(first) >= margin {
                 self.tell(n, || "the warden resets the machine".to_owned());

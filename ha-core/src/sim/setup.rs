@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::scsi::Target;
 use crate::claim::lock_area::{AreaId, Header, LeaseTiming};
+use crate::claim::reservation::ReservationTiming;
+use crate::claim::reservation::device::Queued;
 use crate::contact::Timing;
 use crate::hierarchy::Hierarchy;
 use crate::name::{ChannelName, ClusterName, InvalidName, LockAreaName, NodeName};
@@ -43,10 +46,58 @@ pub struct NodeSetup {
 pub struct HierarchySetup {
     /// As the engines see it.
     pub hierarchy: Arc<Hierarchy>,
-    /// The lock area that its claim lives in, by position in [`Setup::areas`].
-    pub area: usize,
+    /// What it is claimed by.
+    pub claim: ClaimSetup,
     /// Its utility is measured: see [`super::Action::Utility`].
     pub probed: bool,
+}
+
+/// What a hierarchy is claimed by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimSetup {
+    /// A lease in a lock area, by position in [`Setup::areas`].
+    Lease(usize),
+    /// Persistent reservations of disks of its own.
+    Reservation(ReservationSetup),
+}
+
+impl HierarchySetup {
+    /// The lock area that its claim lives in, by position in [`Setup::areas`]; none if it has disks with reservations.
+    pub fn area(&self) -> Option<usize> {
+        match self.claim {
+            ClaimSetup::Lease(area) => Some(area),
+            ClaimSetup::Reservation(_) => None,
+        }
+    }
+
+    /// The disks that it is claimed by, if it is claimed by their reservations.
+    pub fn reservation(&self) -> Option<&ReservationSetup> {
+        match &self.claim {
+            ClaimSetup::Lease(_) => None,
+            ClaimSetup::Reservation(reservation) => Some(reservation),
+        }
+    }
+}
+
+/// The disks with reservations of one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservationSetup {
+    /// What each disk is, the arbiter first; at least one.
+    pub disks: Vec<Target>,
+    /// The times of the claim.
+    pub timing: ReservationTiming,
+    /// How long a node waits for the answer to a command; under half of the bound in `timing`.
+    pub time_limit: Duration,
+}
+
+impl ReservationSetup {
+    /// How long it takes until a claim is given at the latest once its disks answer: the holder's bound, the challenge, and twice as much
+    /// for whoever was in the middle of something.
+    pub(super) fn settles_within(&self) -> Duration {
+        let answer = Duration::from_millis(20);
+        let takeover = self.timing.takeover_bound(self.time_limit, answer, Queued::Stay, self.disks.len());
+        self.timing.uphold_bound() + (takeover + self.timing.blank_wait()) * 2
+    }
 }
 
 /// One lock area, on a disk of its own.
@@ -108,8 +159,14 @@ impl Setup {
             h.hierarchy.resources.iter().map(of).sum::<Duration>() * 2 + h.hierarchy.policy.decline_for
         });
         let operations = operations.max().unwrap_or_default() + self.longest_failback();
+        let reservations = self.hierarchies.iter().filter_map(HierarchySetup::reservation);
+        let settling = reservations.map(ReservationSetup::settles_within).max().unwrap_or_default();
         // Those that wait because too many recover at once, in turns.
         let turns = 1 + self.hierarchies.len() / (self.max_recoveries * self.nodes.len()).max(1);
-        SLACK + self.timing.startup_grace + self.timing.dead_after * 2 + expiry * 2 + operations * turns as u32
+        SLACK
+            + self.timing.startup_grace
+            + self.timing.dead_after * 2
+            + (expiry * 2).max(settling)
+            + operations * turns as u32
     }
 }

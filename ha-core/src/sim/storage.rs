@@ -16,7 +16,7 @@ use crate::name::{BootId, Epoch, HierarchyName};
 use crate::recovery::OpId;
 
 /// As the driver's: a question to a claim that takes longer counts as unanswered.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
 /// From a question to the machine's work on it, so that what is asked together is worked off together.
 const GATHER: Duration = Duration::from_micros(50);
 

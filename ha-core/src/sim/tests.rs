@@ -43,7 +43,7 @@ fn setup(hierarchies: usize) -> Setup {
             .policy(policy)
             .build()
             .unwrap();
-        HierarchySetup { hierarchy: Arc::new(hierarchy), area: 0, probed: false }
+        HierarchySetup { hierarchy: Arc::new(hierarchy), claim: ClaimSetup::Lease(0), probed: false }
     };
     Setup {
         cluster: ClusterName::new("shop").unwrap(),

@@ -12,6 +12,7 @@ use super::clock::{Moment, NodeClock};
 use super::disk::{Disk, Path};
 use super::draws::Draws;
 use super::liveness::{Line, Service};
+use super::lun::{Lun, Sent, Stage};
 use super::network::Network;
 use super::node::{ForAgent, ForMachine, Guard, Memory, Node, Program, Real, Waiting, Written};
 use super::observer::{Observer, Violation};
@@ -72,6 +73,7 @@ pub(super) enum What {
         len: usize,
         answer_at: Moment,
     },
+    OnDisk(Box<Sent>, Stage),
     Act(Action),
     Look,
 }
@@ -83,8 +85,10 @@ pub struct Stats {
     pub events: u64,
     /// Datagrams sent.
     pub datagrams: u64,
-    /// Reads and writes of lock areas.
+    /// Reads and writes of lock areas, and commands about reservations.
     pub transfers: u64,
+    /// Writes that a reservation let pass.
+    pub writes: u64,
     /// Operations on resources.
     pub operations: u64,
     /// Claims given.
@@ -104,6 +108,8 @@ pub struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
     pub(super) disks: Vec<Disk>,
+    /// The disks with reservations, by hierarchy.
+    pub(super) luns: Vec<Vec<Lun>>,
     pub(super) observer: Observer,
     pub(super) stats: Stats,
     pub(super) log: Option<Vec<Line>>,
@@ -114,6 +120,7 @@ pub struct World {
     pub(super) changed_at: Moment,
     pub(super) next_flight: u64,
     pub(super) next_command: u64,
+    pub(super) next_claim: u64,
     pub(super) boots_in: Duration,
     /// Events at this moment.
     still: u64,
@@ -150,6 +157,8 @@ impl World {
             revisions: vec![0; setup.hierarchies.len()],
             fit_since: None,
             written_by: Moment::BEGIN,
+            writers: BTreeMap::new(),
+            tenures: BTreeMap::new(),
             draws: draws.branch(&format!("node {i}")),
         });
         let nodes: Vec<Node> = nodes.collect();
@@ -158,6 +167,14 @@ impl World {
             Disk::new(bytes, area.header.block_size as usize, draws.branch(&format!("disk {}", area.name)))
         });
         let disks: Vec<Disk> = disks.collect();
+        let luns = setup.hierarchies.iter().map(|h| {
+            let disks = h.reservation().map_or(&[][..], |reservation| &reservation.disks);
+            let lun = |(i, target): (usize, &super::scsi::Target)| {
+                Lun::new(target.clone(), draws.branch(&format!("disk {i} of {}", h.hierarchy.name)))
+            };
+            disks.iter().enumerate().map(lun).collect()
+        });
+        let luns: Vec<Vec<Lun>> = luns.collect();
         let by_name = setup.hierarchies.iter().enumerate().map(|(i, h)| (h.hierarchy.name.clone(), i)).collect();
         let mut queue = Queue::new();
         queue.put(Moment::BEGIN, What::Look);
@@ -168,6 +185,7 @@ impl World {
             nodes,
             network: Network::new(draws.branch("network")),
             disks,
+            luns,
             observer: Observer::new(setup.areas.len()),
             stats: Stats::default(),
             log: None,
@@ -176,6 +194,7 @@ impl World {
             changed_at: Moment::BEGIN,
             next_flight: 0,
             next_command: 0,
+            next_claim: 0,
             boots_in: BOOT,
             still: 0,
             draws: draws.branch("world"),
@@ -305,6 +324,15 @@ impl World {
         }
     }
 
+    /// As [`World::tell`], of a hierarchy.
+    pub(super) fn tell_of(&mut self, node: usize, h: usize, text: impl FnOnce() -> String) {
+        if self.log.is_some() {
+            let (at, name) = (self.now, self.nodes[node].name.clone());
+            let hierarchy = Some(self.setup.hierarchies[h].hierarchy.name.clone());
+            self.log(Line { at, node: Some(name), hierarchy, text: text(), told: None });
+        }
+    }
+
     fn step(&mut self) {
         let Some((at, what)) = self.queue.take() else { return };
         self.still = if at == self.now { self.still + 1 } else { 0 };
@@ -347,6 +375,7 @@ impl World {
                     self.for_agent_at(node, answer_at, ForAgent::Disk(area, AreaInput::Read(tag, Ok(bytes))));
                 }
             }
+            What::OnDisk(sent, stage) => self.on_disk(sent, stage),
             What::Act(action) => self.apply(&action),
             What::Look => {
                 self.look();
@@ -386,6 +415,10 @@ impl World {
             ForAgent::Disk(area, input) => self.area_input(node, area, input),
             ForAgent::AreaDue(area, at) => self.area_is_due(node, area, at),
             ForAgent::Unanswered(area, id) => self.unanswered(node, area, id),
+            ForAgent::Commanded { h, made, asker, answer } => self.commanded(node, h, made, asker, answer),
+            ForAgent::Paths(h, disk) => self.paths_of(node, h, disk),
+            ForAgent::ReservationDue(h, made, at) => self.reservation_is_due(node, h, made, at),
+            ForAgent::Unreserved(h, made, id) => self.unreserved(node, h, made, id),
             ForAgent::TimedOut(flight, after) => self.flight_timed_out(node, flight, after),
             ForAgent::Reload(hierarchy, to) => self.reloads(node, hierarchy, to),
             ForAgent::Ends => self.kill_agent(node),
@@ -408,6 +441,7 @@ impl World {
                     self.dies(node, part);
                 }
             }
+            ForMachine::Writes(hierarchy, begun) => self.writes(node, hierarchy, begun),
             ForMachine::Warden => self.warden(node),
             ForMachine::Killed(hierarchy) => self.killed_by_warden(node, hierarchy),
             ForMachine::Written(written) => match *written {
@@ -428,6 +462,7 @@ impl World {
         node.on = true;
         node.boot += 1;
         node.clock = NodeClock::new(self.now, ppm);
+        self.log_in(n);
         self.start_agent(n);
         self.observe_fitness(n);
     }
@@ -483,12 +518,14 @@ impl World {
         });
         // On a node on which nothing else is wrong.
         let fit = node.on && !paused && !node.frozen && !node.hangs && node.lag.is_zero() && node.storage == Path::Good;
+        let luns = &self.luns;
+        let has_disks = |h: usize| luns[h].iter().all(|lun| lun.holder == Some(n) && lun.is_well_for(n));
         let served: Vec<usize> = (0..node.parts.len())
             .filter(|_| fit)
             .filter(|h| {
                 let well =
                     node.parts[*h].iter().all(|p| p.real == Real::Running && p.up && p.behaviour == Behaviour::Well);
-                well && !node.flights.values().any(|f| f.part.0 == *h)
+                well && has_disks(*h) && !node.flights.values().any(|f| f.part.0 == *h)
             })
             .collect();
         for program in node.parts.iter_mut().flatten() {

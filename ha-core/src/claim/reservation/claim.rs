@@ -2,7 +2,6 @@
 //!
 //! Decides nothing; [`super::machine`] does. The task defends what is held whether or not anybody asks.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -12,13 +11,14 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::desk::Desk;
 use super::device::{PathName, ReservationDevice, ReservationType};
-use super::key::{ClusterKey, Keyring, KeyringError};
-use super::look::{Shown, look};
-use super::machine::{Config, Effect, Input, Machine, Reply, Request, RequestId};
+use super::key::{Keyring, KeyringError};
+use super::look::{Look, Next};
+use super::machine::{Config, Effect, Input, Reply, Request};
 use super::timing::{ReservationTiming, TimingError};
 use crate::claim::lock_area::Clock;
-use crate::claim::{Acquire, Claim, EarlyFailures, Held, Holder, Holding, Loss, Refusal, Tenure};
+use crate::claim::{Acquire, Claim, EarlyFailures, Held, Holding, Loss, Refusal, Tenure};
 use crate::name::{ClusterName, Epoch, HierarchyName, NodeName};
 
 /// How a node claims a hierarchy by reservation. Everything but `node` must be the same on all nodes.
@@ -131,11 +131,9 @@ impl ReservationClaim {
             let service = Service {
                 devices: self.devices.clone(),
                 hierarchy: self.hierarchy.clone(),
-                machine: Machine::new(self.machine.clone()),
+                desk: Desk::new(self.machine.clone()),
                 clock: self.clock.clone(),
                 inbox,
-                answers: BTreeMap::new(),
-                next: 0,
             };
             tokio::spawn(service.run());
             messages
@@ -151,25 +149,6 @@ impl ReservationClaim {
             reply => Ok(reply),
         }
     }
-
-    fn name_of(&self, known: ClusterKey) -> Holder {
-        match self.machine.keyring.node(known.node) {
-            Some(_) if known.node == self.machine.me => Holder::Me,
-            Some(node) => Holder::Node(node.clone()),
-            None => Holder::Stranger(format!("{known:?}")),
-        }
-    }
-
-    fn holding(&self, shown: &Shown) -> Holding {
-        let keys = shown.keys.iter().filter_map(|key| key.known).chain(shown.holder);
-        let holder = shown.held.map(|held| match (shown.holder, held.key) {
-            (Some(known), _) => self.name_of(known),
-            (None, Some(key)) => Holder::Stranger(self.machine.keyring.describe(key)),
-            (None, None) => Holder::Stranger(format!("all that are registered, with {:?}", held.kind)),
-        });
-        let epoch = keys.map(|known| known.epoch).max().unwrap_or(Epoch::ZERO);
-        Holding { holder, epoch, failures: EarlyFailures::default() }
-    }
 }
 
 const ENDED: &str = "the reservation's task has ended";
@@ -178,14 +157,13 @@ const ENDED: &str = "the reservation's task has ended";
 impl Claim for ReservationClaim {
     async fn inspect(&self) -> Result<Holding, Refusal> {
         let Some(arbiter) = self.devices.first() else { return Err(Refusal::Unfit(ENDED.to_owned())) };
-        let mut why = "it has no path".to_owned();
-        for path in arbiter.paths() {
-            match look(&self.machine.keyring, &**arbiter, &path).await {
-                Ok(shown) => return Ok(self.holding(&shown)),
-                Err(failure) => why = format!("reading the reservation on {path}: {failure}"),
+        let mut look = Look::new(arbiter.paths());
+        loop {
+            match look.next() {
+                Next::Send(path, command) => look.answered(arbiter.send(&path, command).await),
+                Next::Done(result) => return self.machine.inspected(result),
             }
         }
-        Err(Refusal::Unreachable(format!("{}: {why}", arbiter.name())))
     }
 
     async fn acquire(&self, request: Acquire) -> Result<Held, Refusal> {
@@ -215,11 +193,9 @@ impl Claim for ReservationClaim {
 struct Service {
     devices: Vec<Arc<dyn ReservationDevice>>,
     hierarchy: HierarchyName,
-    machine: Machine,
+    desk: Desk<oneshot::Sender<Reply>>,
     clock: Clock,
     inbox: mpsc::UnboundedReceiver<Message>,
-    answers: BTreeMap<RequestId, oneshot::Sender<Reply>>,
-    next: u64,
 }
 
 type Event = Pin<Box<dyn Future<Output = Input> + Send>>;
@@ -234,7 +210,7 @@ impl Service {
         }
         loop {
             let now = (self.clock)();
-            let wait = self.machine.next_deadline().map_or(Duration::from_secs(1), |at| now.until(at));
+            let wait = self.desk.next_deadline().map_or(Duration::from_secs(1), |at| now.until(at));
             tokio::select! {
                 Some(done) = events.join_next() => {
                     let Ok(input) = done else { continue };
@@ -247,13 +223,12 @@ impl Service {
                 }
                 message = self.inbox.recv() => match message {
                     Some(Message::Ask(request, to)) => {
-                        let id = self.id();
-                        self.answers.insert(id, to);
-                        self.step(Input::Ask(id, request), &mut events);
+                        self.desk.ask((self.clock)(), request, to);
+                        self.carry_out(&mut events);
                     }
                     Some(Message::Uphold(epoch, to)) => {
-                        self.step(Input::Tick, &mut events);
-                        let _ = to.send(self.machine.uphold((self.clock)(), epoch));
+                        let _ = to.send(self.desk.uphold((self.clock)(), epoch));
+                        self.carry_out(&mut events);
                     }
                     None => return,
                 },
@@ -262,33 +237,29 @@ impl Service {
         }
     }
 
-    fn id(&mut self) -> RequestId {
-        self.next += 1;
-        RequestId(self.next)
+    fn step(&mut self, input: Input, events: &mut JoinSet<Input>) {
+        self.desk.handle((self.clock)(), input);
+        self.carry_out(events);
     }
 
-    fn step(&mut self, input: Input, events: &mut JoinSet<Input>) {
-        self.machine.handle((self.clock)(), input);
-        while let Some(effect) = self.machine.poll_effect() {
+    fn carry_out(&mut self, events: &mut JoinSet<Input>) {
+        while let Some(effect) = self.desk.poll_effect() {
             tracing::trace!(hierarchy = %self.hierarchy, %effect, "reservation");
             match effect {
-                Effect::Reply(id, reply) => self.reply(id, reply),
+                Effect::Reply(id, reply) => {
+                    let now = (self.clock)();
+                    if let Some((to, reply)) = self.desk.answer(now, id, reply)
+                        && let Err(reply) = to.send(reply)
+                    {
+                        self.desk.give_back(now, &reply);
+                    }
+                }
                 Effect::Send { id, device, path, command } => {
                     let Some(device) = self.devices.get(device).cloned() else { continue };
                     let sent: Event = Box::pin(async move { Input::Answered(id, device.send(&path, command).await) });
                     events.spawn(sent);
                 }
             }
-        }
-    }
-
-    /// Answers; a claim that was acquired for somebody who no longer waits is given back.
-    fn reply(&mut self, id: RequestId, reply: Reply) {
-        let Some(to) = self.answers.remove(&id) else { return };
-        if let Err(Reply::Acquired(held)) = to.send(reply) {
-            let id = self.id();
-            let now = (self.clock)();
-            self.machine.handle(now, Input::Ask(id, Request::Release(held.epoch)));
         }
     }
 }

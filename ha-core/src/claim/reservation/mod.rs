@@ -4,6 +4,7 @@
 //! device, to `ha-resources`.
 
 pub mod claim;
+pub(crate) mod desk;
 pub mod device;
 mod give_up;
 mod hold;

@@ -2,20 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Size;
 use crate::claim::lock_area::LeaseTiming;
+use crate::claim::reservation::ReservationTiming;
+use crate::claim::reservation::device::UnitAttention;
 use crate::contact::Timing;
 use crate::hierarchy::{Failback, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceBuilder, Timeouts};
 use crate::name::{ChannelName, ClusterName, NodeName};
-use crate::sim::{AreaSetup, Draws, HierarchySetup, NodeSetup, Setup, WatchdogSetup};
+use crate::sim::scsi::{First, Store, Target};
+use crate::sim::{AreaSetup, ClaimSetup, Draws, HierarchySetup, NodeSetup, ReservationSetup, Setup, WatchdogSetup};
 
 const NAMES: [&str; 8] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
 
 /// The most by which a clock is fast or slow: two of them differ by less than 1 %.
 const CLOCKS_PPM: u64 = 4_900;
+
+/// Of a large cluster, only so many hierarchies have disks with reservations: each is looked at all the time.
+const RESERVED_MOST: u64 = 24;
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -54,14 +61,20 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
     } else {
         Timing { startup_grace: ms(5_000), ..Timing::default() }
     };
+    // From a branch of its own, so that it disturbs nothing else.
+    let mut reserved = draws.branch("reservations");
+    // Clusters with lock areas only, and clusters with both.
+    let share = [0, 500][reserved.below(2) as usize];
     let hierarchies: Vec<HierarchySetup> = (0..hierarchies)
         .filter_map(|i| {
             let hierarchy = Arc::new(hierarchy(draws, &format!("h{i}"), &names)?);
-            Some(HierarchySetup {
-                hierarchy,
-                area: draws.below(areas.len() as u64) as usize,
-                probed: draws.below(3) == 0,
-            })
+            let area = draws.below(areas.len() as u64) as usize;
+            let reserves = i < RESERVED_MOST && reserved.in_thousand(share);
+            let claim = match reservation(&reserved.branch(hierarchy.name.as_str())) {
+                Some(reservation) if reserves => ClaimSetup::Reservation(reservation),
+                _ => ClaimSetup::Lease(area),
+            };
+            Some(HierarchySetup { hierarchy, claim, probed: draws.below(3) == 0 })
         })
         .collect();
     let channels = (0..draws.between(1, 3)).filter_map(|i| ChannelName::new(format!("net{i}")).ok()).collect();
@@ -69,6 +82,26 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
     let cluster = ClusterName::new("campaign").expect("a valid name");
     let max_recoveries = draws.between(1, 8) as usize;
     Setup { cluster, nodes, hierarchies, channels, timing: heartbeats, areas, watchdog, max_recoveries }
+}
+
+/// One to three disks of one of six kinds, as they are found.
+fn reservation(draws: &Draws) -> Option<ReservationSetup> {
+    let mut draws = draws.branch("disks");
+    let ports = NonZeroU16::new(draws.between(1, 2) as u16)?;
+    let standard = Target::standard(ports);
+    let target = match draws.below(6) {
+        0 => Target::lio(ports),
+        1 => Target::tgt(ports),
+        2 => Target { store: Store::Fails, ..Target::lio(ports) },
+        3 => Target { first: First::Conflict, tells_preempted: None, ..standard },
+        4 => Target { tells_preempted: Some(UnitAttention::ReservationsPreempted), store: Store::None, ..standard },
+        _ => standard,
+    };
+    let count = [1, 1, 2, 3][draws.below(4) as usize];
+    let (interval, bound, limit) =
+        [(1_000, 10_000, 3_000), (250, 3_000, 1_000), (500, 5_000, 1_500)][draws.below(3) as usize];
+    let timing = ReservationTiming::new(ms(interval), ms(bound)).ok()?;
+    Some(ReservationSetup { disks: vec![target; count], timing, time_limit: ms(limit) })
 }
 
 fn hierarchy(draws: &mut Draws, name: &str, nodes: &[String]) -> Option<Hierarchy> {
@@ -119,10 +152,19 @@ pub(super) fn describe(setup: &Setup) -> String {
         let nodes: Vec<&str> = h.hierarchy.nodes.iter().map(NodeName::as_str).collect();
         let parts: Vec<String> = h.hierarchy.resources.iter().map(|r| format!("{}{:?}", r.name, r.requires)).collect();
         let (name, policy) = (&h.hierarchy.name, &h.hierarchy.policy);
-        let area = &setup.areas[h.area].name;
+        let claim = match &h.claim {
+            ClaimSetup::Lease(area) => format!("in {}", setup.areas[*area].name),
+            ClaimSetup::Reservation(ReservationSetup { disks, timing, time_limit }) => {
+                format!(
+                    "by reservation of {} disks, {timing}, answers within {time_limit:?}, each {:?}",
+                    disks.len(),
+                    disks.first()
+                )
+            }
+        };
         let _ = writeln!(
             text,
-            "{name} on {} in {area}: {}; probed: {}; {policy:?}",
+            "{name} on {} {claim}: {}; probed: {}; {policy:?}",
             nodes.join(" "),
             parts.join(" "),
             h.probed

@@ -7,7 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Outcome, Plan};
-use crate::sim::Violation;
+use crate::sim::scsi::Store;
+use crate::sim::{Action, HierarchySetup, ToDisk, Violation};
 
 /// The sums over the seeds that were run.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,10 @@ pub struct Totals {
     pub node_time: Duration,
     /// Events of the simulation, after each of which every invariant was looked at.
     pub events: u64,
+    /// Hierarchies with disks that have reservations.
+    pub reserved: u64,
+    /// Writes that reservations let pass, each looked at.
+    pub writes: u64,
     /// Claims given that another node had.
     pub takeovers: u64,
     /// How often a machine reset itself.
@@ -39,12 +44,26 @@ impl Totals {
         self.events += outcome.stats.events;
         self.takeovers += outcome.stats.takeovers;
         self.resets += outcome.stats.resets;
+        self.writes += outcome.stats.writes;
+        let reserved = |h: &&HierarchySetup| h.reservation().is_some();
+        self.reserved += plan.setup.hierarchies.iter().filter(reserved).count() as u64;
         let end = super::Moment::BEGIN + outcome.lasted;
-        for fault in plan.actions.iter().filter(|(at, _)| *at <= end).filter_map(|(_, action)| action.fault()) {
-            *self.faults.entry(fault).or_default() += 1;
+        for (_, action) in plan.actions.iter().filter(|(at, _)| *at <= end) {
+            let fault = if forgets(plan, action) { Some("disk loses power and registrations") } else { action.fault() };
+            if let Some(fault) = fault {
+                *self.faults.entry(fault).or_default() += 1;
+            }
         }
         self.violations.extend(outcome.violation.clone().map(|violation| (plan.seed, violation)));
     }
+}
+
+/// Whether a disk loses its power that keeps nothing over it.
+fn forgets(plan: &Plan, action: &Action) -> bool {
+    let Action::Disk { hierarchy, disk, what: ToDisk::Off } = action else { return false };
+    let setup = plan.setup.hierarchies.iter().find(|h| h.hierarchy.name == *hierarchy);
+    let target = setup.and_then(HierarchySetup::reservation).and_then(|reservation| reservation.disks.get(*disk));
+    target.is_some_and(|target| target.store != Store::Works)
 }
 
 impl fmt::Display for Totals {
@@ -61,6 +80,7 @@ impl fmt::Display for Totals {
             self.resets,
             self.violations.len()
         )?;
+        writeln!(f, "{} hierarchies with reservations, {} writes to their disks", self.reserved, self.writes)?;
         writeln!(f, "{} faults and commands:", self.faults.values().sum::<u64>())?;
         for (fault, count) in &self.faults {
             writeln!(f, "{count:>9}  {fault}")?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::{Ask, Switch};
 use crate::name::{HierarchyName, NodeName, ResourceName};
 use crate::recovery::Pressure;
-use crate::sim::{Action, Behaviour, Draws, Moment, Path, Setup, WatchdogSetup, Weather};
+use crate::sim::{Action, Answers, Behaviour, Draws, Moment, Path, Setup, ToDisk, WatchdogSetup, Way, Weather};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -77,6 +77,21 @@ const KINDS: [Kind; 30] = [
     Kind::Pressure,
 ];
 
+/// What happens to disks with reservations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DiskKind {
+    Power,
+    Reset,
+    Lost,
+    Late,
+    Busy,
+    Full,
+    Path,
+}
+
+const DISK_KINDS: [DiskKind; 7] =
+    [DiskKind::Power, DiskKind::Reset, DiskKind::Lost, DiskKind::Late, DiskKind::Busy, DiskKind::Full, DiskKind::Path];
+
 struct Trouble<'a> {
     setup: &'a Setup,
     draws: Draws,
@@ -109,12 +124,59 @@ pub(super) fn draw(setup: &Setup, draws: &Draws, end: Moment) -> Vec<(Moment, Ac
         }
     }
     let mut actions = trouble.actions;
+    actions.extend(disks(setup, draws, end));
     actions.retain(|(at, _)| *at < end);
     actions.sort_by_key(|(at, _)| *at);
     actions
 }
 
+/// What happens to disks with reservations, if there are any: from branches of its own, so that it disturbs nothing else.
+fn disks(setup: &Setup, draws: &Draws, end: Moment) -> Vec<(Moment, Action)> {
+    let reserved: Vec<usize> =
+        (0..setup.hierarchies.len()).filter(|h| setup.hierarchies[*h].reservation().is_some()).collect();
+    let mut swarm = draws.branch("swarm of disks");
+    let kinds: Vec<DiskKind> = DISK_KINDS.into_iter().filter(|_| swarm.below(3) == 0).collect();
+    let pace = [1_000u64, 4_000, 12_000, 40_000][swarm.below(4) as usize];
+    let mut trouble = Trouble { setup, draws: draws.branch("what of disks"), actions: Vec::new(), revision: 0 };
+    let mut at = Moment::BEGIN;
+    while !kinds.is_empty() && !reserved.is_empty() {
+        at = at + Duration::from_millis(trouble.draws.between(1, 2 * pace));
+        if at >= end {
+            break;
+        }
+        if let (Some(kind), Some(h)) = (trouble.draws.pick(&kinds).copied(), trouble.draws.pick(&reserved).copied()) {
+            trouble.happen_to_disk(at, kind, h);
+        }
+    }
+    trouble.actions
+}
+
 impl Trouble<'_> {
+    fn happen_to_disk(&mut self, at: Moment, kind: DiskKind, h: usize) {
+        let Some(reservation) = self.setup.hierarchies[h].reservation() else { return };
+        let hierarchy = self.setup.hierarchies[h].hierarchy.name.clone();
+        let disk = self.draws.below(reservation.disks.len() as u64) as usize;
+        let share = self.draws.between(20, 500) as u16;
+        let late = Duration::from_millis(self.draws.between(10, 2 * reservation.time_limit.as_millis() as u64));
+        let to = |what| Action::Disk { hierarchy: hierarchy.clone(), disk, what };
+        let answers = |answers| to(ToDisk::Answers(answers));
+        let good = answers(Answers::Good);
+        match kind {
+            DiskKind::Power => self.passing(at, to(ToDisk::Off), to(ToDisk::On)),
+            DiskKind::Reset => self.at(at, to(ToDisk::Reset)),
+            DiskKind::Lost => self.passing(at, answers(Answers::Lost(share)), good),
+            DiskKind::Late => self.passing(at, answers(Answers::Late(late)), good),
+            DiskKind::Busy => self.passing(at, answers(Answers::Busy(share)), good),
+            DiskKind::Full => self.passing(at, answers(Answers::Full), good),
+            DiskKind::Path => {
+                let ports = reservation.disks.first().map_or(1, |target| target.ports.get());
+                let (node, port) = (self.node(), self.draws.between(1, ports.into()) as u16);
+                let path = |way| Action::DiskPath { node: node.clone(), hierarchy: hierarchy.clone(), disk, port, way };
+                self.passing(at, path(Way::Down), path(Way::Up));
+            }
+        }
+    }
+
     fn node(&mut self) -> NodeName {
         let i = self.draws.below(self.setup.nodes.len() as u64) as usize;
         self.setup.nodes[i].name.clone()

@@ -4,15 +4,16 @@
 
 use super::words::{Line, Parsed};
 use crate::engine::{Ask, Switch};
+use crate::name::HierarchyName;
 use crate::recovery::Pressure;
-use crate::sim::action::{Action, Behaviour};
+use crate::sim::action::{Action, Answers, Behaviour, ToDisk, Way};
 use crate::sim::disk::Path;
 use crate::sim::network::Weather;
 
 /// The words that an action begins with.
 pub(super) const ACTIONS: &[&str] = &[
     "power", "freeze", "thaw", "kill", "start", "pause", "resume", "hang", "free", "lag", "pressure", "cut", "join",
-    "heal", "weather", "storage", "crash", "behave", "utility", "missing", "ask", "reload", "upgrade",
+    "heal", "weather", "storage", "crash", "behave", "utility", "missing", "ask", "reload", "upgrade", "disk", "path",
 ];
 
 /// An action, from its first word on.
@@ -56,6 +57,19 @@ pub(super) fn action(line: &mut Line<'_>) -> Parsed<Action> {
             _ => Action::HealNetwork,
         },
         "weather" => weather(line)?,
+        "disk" => {
+            let (hierarchy, disk) = disk(line)?;
+            Action::Disk { hierarchy, disk, what: to_disk(line)? }
+        }
+        "path" => {
+            let port = line.number("the number of a port, from 1 on")?;
+            line.words(&["of"])?;
+            let node = line.node()?;
+            line.words(&["to", "disk"])?;
+            let (hierarchy, disk) = disk(line)?;
+            let way = if line.word(&["up", "down"])? == "up" { Way::Up } else { Way::Down };
+            Action::DiskPath { node, hierarchy, disk, port, way }
+        }
         "storage" => {
             line.words(&["of"])?;
             Action::Storage(line.node()?, path(line)?)
@@ -133,6 +147,32 @@ fn cut_or_join(line: &mut Line<'_>, verb: &str) -> Parsed<Action> {
     Ok(match verb {
         "cut" => Action::Cut { from, to, channel },
         _ => Action::Join { from, to, channel },
+    })
+}
+
+/// `0 of web`.
+fn disk(line: &mut Line<'_>) -> Parsed<(HierarchyName, usize)> {
+    let disk = line.number("the number of a disk, from 0 on")?;
+    line.words(&["of"])?;
+    Ok((line.hierarchy()?, disk))
+}
+
+fn to_disk(line: &mut Line<'_>) -> Parsed<ToDisk> {
+    let percent = "a share, such as `10%` or `0.5%`";
+    Ok(match line.word(&["off", "on", "reset", "answers"])? {
+        "off" => ToDisk::Off,
+        "on" => ToDisk::On,
+        "reset" => ToDisk::Reset,
+        _ => ToDisk::Answers(match line.word(&["well", "lost", "late", "busy", "full"])? {
+            "well" => Answers::Good,
+            "lost" => Answers::Lost(line.read(percent, share)?),
+            "busy" => Answers::Busy(line.read(percent, share)?),
+            "full" => Answers::Full,
+            _ => {
+                line.words(&["by"])?;
+                Answers::Late(line.span()?)
+            }
+        }),
     })
 }
 

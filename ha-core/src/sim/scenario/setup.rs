@@ -18,7 +18,7 @@ use crate::hierarchy::{
 };
 use crate::name::{ChannelName, ClusterName, HierarchyName, InvalidName, NodeName, ResourceName};
 use crate::sim::action::Action;
-use crate::sim::setup::{AreaSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup};
+use crate::sim::setup::{AreaSetup, ClaimSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup};
 
 /// The words that a line about the cluster begins with.
 const SETUP: &[&str] = &[
@@ -267,7 +267,11 @@ impl Draft {
             match described.build() {
                 Ok(hierarchy) => {
                     let probed = probed.contains(&described.name);
-                    hierarchies.push(HierarchySetup { hierarchy: Arc::new(hierarchy), area: 0, probed });
+                    hierarchies.push(HierarchySetup {
+                        hierarchy: Arc::new(hierarchy),
+                        claim: ClaimSetup::Lease(0),
+                        probed,
+                    });
                 }
                 Err(error) => problems.add(&described.place, error.to_string(), None),
             }
