@@ -28,7 +28,7 @@ impl Hold {
         Hold { key, look_at: now, proven: now, confirmed: false }
     }
 
-    /// Looks at once.
+    /// Looks at once. What is being read now is from before.
     pub(super) fn hurry(&mut self, now: Time) {
         self.confirmed = false;
         self.look_at = now;
@@ -51,7 +51,7 @@ impl Lane {
             let why = format!("{} has not answered for {:?}", self.unreachable(), common.timing.uphold_bound());
             return Step::End(End::Lost(Loss::GivenUp(why)));
         }
-        if now >= hold.look_at {
+        if now >= hold.look_at && !self.is_looking(hold) {
             hold.look_at = now + interval;
             self.steps = 0;
             self.forget();
@@ -96,8 +96,17 @@ impl Lane {
         };
         match self.paths.iter().position(lacks) {
             Some(path) => self.let_in(path, key).unwrap_or(Step::Again),
+            // The look took longer than an interval: the next one begins.
+            None if hold.look_at <= now => Step::Again,
             None => Step::Wait(hold.look_at),
         }
+    }
+
+    /// In the middle of a look, which is brought to its end however slowly the device answers: one that were begun anew at every interval
+    /// would never show anything where two reads take longer.
+    fn is_looking(&self, hold: &Hold) -> bool {
+        let concluded = self.reservation.is_some() && self.seen_at <= hold.proven;
+        self.keys.is_some() && !concluded && self.steps <= STEPS_MAX && !self.paths.is_empty()
     }
 
     /// The device holds no reservation: it lost its memory, or somebody who preempted this node has released it since.

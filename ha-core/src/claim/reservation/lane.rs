@@ -169,15 +169,20 @@ impl Lane {
     pub(super) fn set_goal(&mut self, goal: Goal) {
         self.goal = goal;
         self.steps = 0;
-        if let Some(pending) = &mut self.pending {
-            pending.stale = true;
-        }
-        self.forget();
+        self.look_anew();
         for path in &mut self.paths {
             path.touched = false;
             path.failed = None;
             path.attentions = 0;
         }
+    }
+
+    /// What was read, and what is being read now, does not count any more.
+    pub(super) fn look_anew(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.stale = true;
+        }
+        self.forget();
     }
 
     /// What was read may not be so any more.

@@ -286,6 +286,7 @@ impl Machine {
         for lane in &mut self.lanes {
             if let Goal::Hold(hold) = &mut lane.goal {
                 hold.hurry(now);
+                lane.look_anew();
             }
         }
     }
