@@ -122,6 +122,7 @@ impl World {
         reserved.given.insert((h, n), Given { boot, life, epoch, tenure, released: false });
         reserved.excused.remove(&(h, n));
         self.observer.tenancies.insert(h, Tenancy { node: n, boot, epoch, released: false, lease: None });
+        self.observe_service(h);
     }
 
     /// S2: the disks say the same, or did since it was asked for.

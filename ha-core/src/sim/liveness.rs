@@ -48,7 +48,11 @@ pub struct Service {
 impl World {
     /// Notes where a hierarchy is in service now: all its resources run there.
     pub(super) fn observe_service(&mut self, h: usize) {
-        let on = self.nodes.iter().position(|node| node.serves(h));
+        // What runs on without its disks serves nobody.
+        let tenant = self.observer.tenancies.get(&h).map(|tenancy| tenancy.node);
+        let reserved = self.setup.hierarchies[h].reservation().is_some();
+        let may = |n: usize| !reserved || tenant == Some(n);
+        let on = (0..self.nodes.len()).find(|n| may(*n) && self.nodes[*n].serves(h));
         let (now, past) = (self.now, &mut self.service[h]);
         if past.last().is_none_or(|last| last.on != on) {
             past.push(Service { from: now, on });

@@ -28,6 +28,8 @@ pub mod scsi;
 mod setup;
 mod storage;
 #[cfg(test)]
+mod reserved_tests;
+#[cfg(test)]
 mod tests;
 mod world;
 

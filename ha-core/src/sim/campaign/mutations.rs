@@ -27,7 +27,7 @@ fn found(mutation: Mutation, known: u64) -> Option<(u64, Violation)> {
 }
 
 /// The least seed that finds each, when this was last looked at.
-const KNOWN: [(Mutation, u64); 13] = [
+const KNOWN: [(Mutation, u64); 17] = [
     (Mutation::TakeWithoutWaiting, 1),
     (Mutation::CountUnacknowledgedRenewal, 48),
     (Mutation::ForgetDecided, 1),
@@ -41,6 +41,10 @@ const KNOWN: [(Mutation, u64); 13] = [
     (Mutation::ForgetFormerTenure, 10),
     (Mutation::RestartInsteadOfAdopting, 2),
     (Mutation::NeverAskAgain, 10),
+    (Mutation::PreemptWithoutChallenge, 21),
+    (Mutation::IgnoreDefence, 37),
+    (Mutation::NeverDefend, 37),
+    (Mutation::TrustPlainPreempt, 37),
 ];
 
 #[test]

@@ -11,7 +11,7 @@ use crate::engine::{Ask, Switch};
 use crate::hierarchy::Source;
 use crate::name::{HierarchyName, NodeName, ResourceName};
 use crate::recovery::Pressure;
-use crate::sim::{Action, Behaviour, Path, Weather};
+use crate::sim::{Action, Answers, Behaviour, Path, ToDisk, Way, Weather};
 
 fn span() -> impl Strategy<Value = Duration> {
     prop_oneof![
@@ -117,6 +117,25 @@ fn of_network() -> BoxedStrategy<Action> {
     .boxed()
 }
 
+fn of_disk() -> BoxedStrategy<Action> {
+    let share = || 0..=1_000u16;
+    let answers = prop_oneof![
+        prop::sample::select(vec![Answers::Good, Answers::Full]),
+        share().prop_map(Answers::Lost),
+        share().prop_map(Answers::Busy),
+        span().prop_map(Answers::Late),
+    ];
+    let plain = prop::sample::select(vec![ToDisk::Off, ToDisk::On, ToDisk::Reset]);
+    let what = prop_oneof![plain, answers.prop_map(ToDisk::Answers)];
+    let way = prop::sample::select(vec![Way::Up, Way::Down]);
+    prop_oneof![
+        (hierarchy(), 0..4usize, what).prop_map(|(hierarchy, disk, what)| Action::Disk { hierarchy, disk, what }),
+        (node(), hierarchy(), 0..4usize, 1..4u16, way)
+            .prop_map(|(node, hierarchy, disk, port, way)| Action::DiskPath { node, hierarchy, disk, port, way }),
+    ]
+    .boxed()
+}
+
 fn of_hierarchy() -> BoxedStrategy<Action> {
     prop_oneof![
         (node(), hierarchy(), resource()).prop_map(|(node, hierarchy, resource)| Action::Crash {
@@ -148,7 +167,7 @@ fn of_hierarchy() -> BoxedStrategy<Action> {
 
 proptest! {
     #[test]
-    fn every_action_is_read_as_it_was_printed(action_given in prop_oneof![of_machine(), of_network(), of_hierarchy()]) {
+    fn every_action_is_read_as_it_was_printed(action_given in prop_oneof![of_machine(), of_network(), of_disk(), of_hierarchy()]) {
         let names = Names { channels: 4, incomplete: true, ..Names::default() };
         let text = action_given.to_string();
         let mut line = Line::new(&text, 0, &names).unwrap();
