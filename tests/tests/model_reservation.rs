@@ -53,16 +53,16 @@ fn a_node_loses_power_or_its_agent_dies_between_any_two_commands() {
 
 #[test]
 fn commands_are_lost_or_carried_out_without_an_answer_or_late() {
-    all(Bounds { failures: 1, ..TWO }, 14_305);
-    all(Bounds { failures: 1, ..HELD }, 18_892);
-    all(Bounds { failures: 1, target: Kind::Tgt, ..HELD }, 22_934);
-    all(Bounds { failures: 1, crashes: 1, ..HELD }, 102_317);
+    all(Bounds { failures: 1, ..TWO }, 15_227);
+    all(Bounds { failures: 1, ..HELD }, 19_122);
+    all(Bounds { failures: 1, target: Kind::Tgt, ..HELD }, 23_202);
+    all(Bounds { failures: 1, crashes: 1, ..HELD }, 105_621);
 }
 
 #[test]
 fn time_passes_while_a_command_or_its_answer_is_on_its_way() {
-    all(Bounds { delays: 1, ..HELD }, 98_260);
-    all(Bounds { delays: 1, target: Kind::Tgt, ..HELD }, 119_356);
+    all(Bounds { delays: 1, ..HELD }, 100_925);
+    all(Bounds { delays: 1, target: Kind::Tgt, ..HELD }, 121_819);
 }
 
 #[test]

@@ -23,12 +23,12 @@ mod observer;
 mod programs;
 mod queue;
 mod reservations;
+#[cfg(test)]
+mod reserved_tests;
 pub mod scenario;
 pub mod scsi;
 mod setup;
 mod storage;
-#[cfg(test)]
-mod reserved_tests;
 #[cfg(test)]
 mod tests;
 mod world;
