@@ -2,6 +2,9 @@
 //!
 //! Whole numbers are LEB128 varints unless a fixed width is said; texts and names are a length and UTF-8. The version
 //! of this format stands in the header of the [`seal`](super::seal). Leaves to others whether what is said makes sense.
+//!
+//! Nodes of several versions of the software work together while a cluster is upgraded. What a later one has to say in addition stands
+//! at the end of a beat or of an item of a delta, in items of further kinds, or under further flags, and is skipped here.
 
 use std::fmt;
 
@@ -41,6 +44,7 @@ pub enum Field {
     DeltaVersion,
     ItemCount,
     ItemKind,
+    ItemLength,
     HierarchyName,
     Phase,
     Epoch,
@@ -76,7 +80,6 @@ pub enum Field {
     AckSender,
     AckComplete,
     AckArrived,
-    End,
 }
 
 /// In which way a field is broken.
@@ -92,8 +95,6 @@ pub enum Fault {
     NotText,
     /// A name that breaks the rules of names.
     NotAName,
-    /// Something follows where nothing should.
-    Surplus,
 }
 
 /// A message that could not be read. Nothing of it was used.
@@ -114,7 +115,6 @@ impl fmt::Display for Fault {
             Self::Meaningless => "means nothing",
             Self::NotText => "is not UTF-8",
             Self::NotAName => "is not a valid name",
-            Self::Surplus => "is followed by more",
         })
     }
 }
@@ -200,19 +200,52 @@ impl Message {
         }
     }
 
-    /// Reads a message, which takes up all of `bytes`.
+    /// Reads a message. What a later version added is skipped.
     pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
         let mut input = Reader(bytes);
-        let message = match input.byte(Field::Kind)? {
+        Ok(match input.byte(Field::Kind)? {
             KIND_BEAT => Message::Beat(take_beat(&mut input)?),
             KIND_DELTA => Message::Delta(take_delta(&mut input)?),
             KIND_FRAGMENT => Message::Fragment(take_fragment(&mut input)?),
             KIND_FRAGMENT_ACK => Message::FragmentAck(take_fragment_ack(&mut input)?),
             KIND_GOODBYE => Message::Goodbye,
             _ => return Err(DecodeError { field: Field::Kind, fault: Fault::Meaningless }),
-        };
-        if input.0.is_empty() { Ok(message) } else { Err(DecodeError { field: Field::End, fault: Fault::Surplus }) }
+        })
     }
+}
+
+/// A message as a later version of the software may say it, with all that this one has to skip.
+#[cfg(any(test, feature = "sim"))]
+pub(super) fn encode_as_later(message: &Message, out: &mut Vec<u8>) {
+    const MORE: &[u8] = b"more of it";
+    let Message::Delta(delta) = message else {
+        message.encode(out);
+        return if matches!(message, Message::Beat(_)) {
+            out.extend_from_slice(MORE)
+        };
+    };
+    Message::Delta(Delta { items: Vec::new(), ..delta.clone() }).encode(out);
+    out.pop();
+    put_number(out, delta.items.len() as u64 + 1);
+    for item in &delta.items {
+        let mut body = Vec::new();
+        let kind = put_item_body(&mut body, item);
+        let flags = match item {
+            Item::Node(_) => body.first_mut(),
+            Item::Hierarchy(name, _) => body.get_mut(1 + name.as_str().len()),
+            Item::Withdrawn(_) => None,
+        };
+        if let Some(flags) = flags {
+            *flags |= 0x80;
+        }
+        out.push(kind);
+        put_number(out, (body.len() + MORE.len()) as u64);
+        out.extend_from_slice(&body);
+        out.extend_from_slice(MORE);
+    }
+    out.push(ITEM_WITHDRAWN + 1);
+    put_number(out, MORE.len() as u64);
+    out.extend_from_slice(MORE);
 }
 
 /// How many bytes an item takes up in a delta.
@@ -255,24 +288,33 @@ fn put_beat(out: &mut Vec<u8>, beat: &Beat) {
 }
 
 fn put_item(out: &mut Vec<u8>, item: &Item) {
+    let mut body = Vec::new();
+    let kind = put_item_body(&mut body, item);
+    out.push(kind);
+    put_number(out, body.len() as u64);
+    out.extend_from_slice(&body);
+}
+
+/// Returns the item's kind.
+fn put_item_body(out: &mut Vec<u8>, item: &Item) -> u8 {
     match item {
         Item::Node(node) => {
-            out.push(ITEM_NODE);
             out.push(u8::from(node.standby.is_some()));
             if let Some(reason) = &node.standby {
                 put_text(out, reason, REASON_BYTES_MAX);
             }
             put_text(out, &node.version, SHORT_BYTES_MAX);
             out.extend_from_slice(&node.definition.0.to_be_bytes());
+            ITEM_NODE
         }
         Item::Hierarchy(name, announcement) => {
-            out.push(ITEM_HIERARCHY);
             put_name(out, name.as_str());
             put_announcement(out, announcement);
+            ITEM_HIERARCHY
         }
         Item::Withdrawn(name) => {
-            out.push(ITEM_WITHDRAWN);
             put_name(out, name.as_str());
+            ITEM_WITHDRAWN
         }
     }
 }
@@ -392,9 +434,12 @@ impl<'a> Reader<'a> {
         if value <= max { Ok(value) } else { Err(DecodeError { field, fault: Fault::TooLarge }) }
     }
 
-    fn flags(&mut self, field: Field, known: u8) -> Result<u8, DecodeError> {
-        let flags = self.byte(field)?;
-        if flags & !known == 0 { Ok(flags) } else { Err(DecodeError { field, fault: Fault::Meaningless }) }
+    fn truth(&mut self, field: Field) -> Result<bool, DecodeError> {
+        match self.byte(field)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError { field, fault: Fault::Meaningless }),
+        }
     }
 
     fn text(&mut self, field: Field, max: usize) -> Result<&'a str, DecodeError> {
@@ -451,32 +496,33 @@ fn take_delta(input: &mut Reader<'_>) -> Result<Delta, DecodeError> {
         .ok_or(DecodeError { field: Field::DeltaVersion, fault: Fault::TooLarge })?;
     let mut items = Vec::new();
     for _ in 0..input.count(Field::ItemCount)? {
-        items.push(match input.byte(Field::ItemKind)? {
-            ITEM_NODE => Item::Node(take_node(input)?),
+        let kind = input.byte(Field::ItemKind)?;
+        let length = input.count(Field::ItemLength)?;
+        let body = &mut Reader(input.bytes(Field::ItemLength, length)?);
+        match kind {
+            ITEM_NODE => items.push(Item::Node(take_node(body)?)),
             ITEM_HIERARCHY => {
-                let name: HierarchyName = input.name(Field::HierarchyName)?;
-                Item::Hierarchy(name, take_announcement(input)?)
+                let name: HierarchyName = body.name(Field::HierarchyName)?;
+                items.push(Item::Hierarchy(name, take_announcement(body)?));
             }
-            ITEM_WITHDRAWN => Item::Withdrawn(input.name(Field::HierarchyName)?),
-            _ => return Err(DecodeError { field: Field::ItemKind, fault: Fault::Meaningless }),
-        });
+            ITEM_WITHDRAWN => items.push(Item::Withdrawn(body.name(Field::HierarchyName)?)),
+            _ => {}
+        }
     }
     Ok(Delta { addressee, base, to, version, items })
 }
 
 fn take_node(input: &mut Reader<'_>) -> Result<NodeAnnouncement, DecodeError> {
-    let flags = input.flags(Field::NodeFlags, 1)?;
+    let flags = input.byte(Field::NodeFlags)?;
     Ok(NodeAnnouncement {
-        standby: if flags == 1 { Some(input.text(Field::Standby, REASON_BYTES_MAX)?.to_owned()) } else { None },
+        standby: if flags & 1 != 0 { Some(input.text(Field::Standby, REASON_BYTES_MAX)?.to_owned()) } else { None },
         version: input.text(Field::SoftwareVersion, SHORT_BYTES_MAX)?.to_owned(),
         definition: Fingerprint(input.fixed(Field::NodeDefinition)?),
     })
 }
 
 fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError> {
-    let known =
-        HAS_DECLINED | HAS_DECLINED_FOR | HAS_UNREADY | HAS_FAILURES | HAS_DIRECTIVE | HAS_HEIR | HAS_DISTURBANCE;
-    let flags = input.flags(Field::AnnouncementFlags, known)?;
+    let flags = input.byte(Field::AnnouncementFlags)?;
     let has = |bit: u8| flags & bit != 0;
     if has(HAS_DECLINED_FOR) && !has(HAS_DECLINED) {
         return Err(DecodeError { field: Field::AnnouncementFlags, fault: Fault::Meaningless });
@@ -516,8 +562,7 @@ fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError
 }
 
 fn take_directive(input: &mut Reader<'_>) -> Result<Directive, DecodeError> {
-    let known = HAS_AUTHOR | HAS_PIN | IS_MAINTENANCE | IS_STOPPED | HAS_QUARANTINED;
-    let flags = input.flags(Field::DirectiveFlags, known)?;
+    let flags = input.byte(Field::DirectiveFlags)?;
     let has = |bit: u8| flags & bit != 0;
     let serial = input.number(Field::DirectiveSerial)?;
     let author: Option<NodeName> = if has(HAS_AUTHOR) { Some(input.name(Field::DirectiveAuthor)?) } else { None };
@@ -549,7 +594,7 @@ fn take_fragment(input: &mut Reader<'_>) -> Result<Fragment, DecodeError> {
 fn take_fragment_ack(input: &mut Reader<'_>) -> Result<FragmentAck, DecodeError> {
     let parcel = ParcelId(input.number(Field::Parcel)?);
     let sender = Incarnation(input.number(Field::AckSender)?);
-    let complete = input.flags(Field::AckComplete, 1)? == 1;
+    let complete = input.truth(Field::AckComplete)?;
     let arrived = std::mem::take(&mut input.0).to_vec();
     if arrived.len() > FRAGMENT_COUNT_MAX.div_ceil(8) {
         return Err(DecodeError { field: Field::AckArrived, fault: Fault::TooLarge });

@@ -190,6 +190,20 @@ impl Sealer {
     /// Seals a message for a node. Each channel's datagram is sealed anew, so that the copies are not taken for
     /// replays.
     pub fn seal(&mut self, to: &NodeName, message: &Message) -> Result<Vec<u8>, NotSealed> {
+        let mut plain = Vec::with_capacity(256);
+        message.encode(&mut plain);
+        self.seal_bytes(to, &plain)
+    }
+
+    /// Seals a message as a later version of the software may say it.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn seal_as_later(&mut self, to: &NodeName, message: &Message) -> Result<Vec<u8>, NotSealed> {
+        let mut plain = Vec::with_capacity(256);
+        super::codec::encode_as_later(message, &mut plain);
+        self.seal_bytes(to, &plain)
+    }
+
+    fn seal_bytes(&mut self, to: &NodeName, plain: &[u8]) -> Result<Vec<u8>, NotSealed> {
         self.counter = self.counter.checked_add(1).ok_or(NotSealed)?;
         let mut datagram = Vec::with_capacity(256);
         datagram.extend_from_slice(&MAGIC);
@@ -198,11 +212,9 @@ impl Sealer {
         datagram.extend_from_slice(&NodeId::of(to).0.to_be_bytes());
         datagram.extend_from_slice(&self.incarnation.0.to_be_bytes());
         datagram.extend_from_slice(&self.counter.to_be_bytes());
-        let mut plain = Vec::with_capacity(256);
-        message.encode(&mut plain);
         let nonce = nonce(self.me, self.incarnation, self.counter, &self.cluster);
         let aad = associated_data(&datagram, &self.cluster);
-        let sealed = self.cipher.encrypt(&nonce, Payload { msg: &plain, aad: &aad }).map_err(|_| NotSealed)?;
+        let sealed = self.cipher.encrypt(&nonce, Payload { msg: plain, aad: &aad }).map_err(|_| NotSealed)?;
         datagram.extend_from_slice(&sealed);
         Ok(datagram)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::apply::revision;
 use super::clock::Moment;
 use super::liveness::Line;
-use super::node::{Agent, ForAgent, ForMachine, Part, Real, Written};
+use super::node::{Agent, FIRST_VERSION, ForAgent, ForMachine, Part, Real, Written};
 use super::programs::Order;
 use super::setup::WatchdogSetup;
 use super::storage::{AreaOnNode, Question, boot_id};
@@ -386,10 +386,14 @@ impl World {
     }
 
     fn send(&mut self, n: usize, transmit: &Transmit) {
+        let later = self.nodes[n].version != FIRST_VERSION;
         let Some(to) = self.setup.node(&transmit.to) else { return };
         for channel in 0..self.setup.channels.len() {
             let Some(agent) = &mut self.nodes[n].agent else { return };
-            let Ok(datagram) = agent.sealer.seal(&transmit.to, &transmit.message) else { return };
+            let (name, message) = (&transmit.to, &transmit.message);
+            let sealed =
+                if later { agent.sealer.seal_as_later(name, message) } else { agent.sealer.seal(name, message) };
+            let Ok(datagram) = sealed else { return };
             self.stats.datagrams += 1;
             let bytes: std::sync::Arc<[u8]> = datagram.into();
             for after in self.network.fate((n, to, channel)).into_iter().flatten() {

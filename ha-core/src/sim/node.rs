@@ -18,6 +18,9 @@ use crate::name::{Epoch, HierarchyName, Incarnation, NodeName};
 use crate::recovery::{OpId, Operation, Outcome, Pressure};
 use crate::time::Time;
 
+/// Agents of any other version say more than those of this one know of.
+pub(super) const FIRST_VERSION: &str = "1";
+
 /// A resource of a hierarchy, by their positions in the setup.
 pub(super) type Part = (usize, usize);
 

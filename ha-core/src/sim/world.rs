@@ -14,7 +14,7 @@ use super::draws::Draws;
 use super::liveness::{Line, Service};
 use super::lun::{Lun, Sent, Stage};
 use super::network::Network;
-use super::node::{ForAgent, ForMachine, Guard, Memory, Node, Program, Real, Waiting, Written};
+use super::node::{FIRST_VERSION, ForAgent, ForMachine, Guard, Memory, Node, Program, Real, Waiting, Written};
 use super::observer::{Observer, Violation};
 use super::queue::Queue;
 use super::setup::Setup;
@@ -145,7 +145,7 @@ impl World {
             lag: Duration::ZERO,
             pressure: Pressure::Calm,
             storage: Path::Good,
-            version: "1".to_owned(),
+            version: FIRST_VERSION.to_owned(),
             waiting: VecDeque::new(),
             memory: Memory::default(),
             parts: setup.hierarchies.iter().map(|h| vec![Program::default(); h.hierarchy.resources.len()]).collect(),
