@@ -14,7 +14,7 @@ const KNOWN: [(Mutation, u64); 7] = [
     (Mutation::FightBack, 19),
     (Mutation::StayRegistered, 18),
     (Mutation::ArbiterFirst, 3),
-    (Mutation::TrustPlainPreempt, 2),
+    (Mutation::TrustPlainPreempt, 26),
 ];
 
 fn finds(mutation: Mutation, seed: u64) -> Option<String> {
