@@ -339,7 +339,13 @@ impl Timelines {
         for course in self.courses.values_mut() {
             let on_it = course.serves(peer);
             match &mut course.draft {
-                Some(draft) if draft.was_on(peer) => draft.mark(event.at, event.what.to_string()),
+                Some(draft) if draft.was_on(peer) => {
+                    let silent = Finding::Fault(Fault::Silent);
+                    if !draft.down && draft.finding.yields_to(&silent) {
+                        (draft.finding, draft.fault, draft.noticed, draft.acted) = (silent, last_heard, event.at, None);
+                    }
+                    draft.mark(event.at, event.what.to_string());
+                }
                 None if on_it => {
                     let draft = course.open(Finding::Fault(Fault::Silent), last_heard, event.at);
                     draft.mark(last_heard, format!("last sign of life of {peer}"));
@@ -494,13 +500,18 @@ impl Timelines {
         if self.done.len() == KEPT {
             self.done.pop_front();
         }
+        let detected = match cause {
+            // What is asked for needs no detection.
+            Cause::Switchover { .. } => draft.fault,
+            _ => draft.acted.unwrap_or(draft.noticed).max(draft.fault),
+        };
         self.done.push_back(Timeline {
             hierarchy: name.clone(),
             cause,
             on: node.clone(),
             epoch,
             fault: draft.fault,
-            detected: draft.acted.unwrap_or(draft.noticed).max(draft.fault),
+            detected,
             in_service: at,
             marks: draft.marks(),
             afterwards: None,
@@ -543,7 +554,8 @@ impl Course {
                 let (finding, fault) = match (&self.serving, silent) {
                     (None, _) => (Finding::Nobody, at),
                     (Some(_), Some(last_heard)) => (Finding::Fault(Fault::Silent), last_heard),
-                    (Some(_), None) => (Finding::Fault(Fault::Unseen), at),
+                    // It asks to make sure that the claim is not its own, and interrupts nothing.
+                    (Some(_), None) => return,
                 };
                 let noticed = lost.copied().unwrap_or(at).max(fault);
                 self.open(finding, fault, noticed).acted = Some(at);
@@ -567,7 +579,9 @@ impl Course {
         match &draft.finding {
             // It may serve, unheard: what was well until now is interrupted later at the earliest.
             Finding::Nobody | Finding::Fault(Fault::Unseen) => {
-                self.serving = Some((holder.clone(), Epoch::ZERO));
+                if !self.serving.as_ref().is_some_and(|(serving, _)| serving == holder) {
+                    self.serving = Some((holder.clone(), Epoch::ZERO));
+                }
                 draft.from.clone_from(&self.serving);
                 draft.finding = Finding::Fault(Fault::Unseen);
                 (draft.fault, draft.noticed, draft.acted) = (at, at, None);

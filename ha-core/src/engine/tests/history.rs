@@ -100,6 +100,31 @@ fn a_node_that_waits_and_then_hears_the_holder() {
     assert!(cluster.last(BETA).t_detect() < ms(1_200), "{}", cluster.last(BETA));
 }
 
+/// A node that could not ask when it began asks once more, to make sure that the claim is not its own.
+#[test]
+fn a_node_that_makes_sure_of_the_claim_interrupts_nothing() {
+    let mut cluster = Cluster::serving(2);
+    cluster.power_off(ALPHA);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    cluster.forget_events();
+    cluster.cut_all();
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().storage_cut = true;
+    cluster.power_on(ALPHA);
+    cluster.until("alpha asks in vain", |c| c.events(ALPHA, "web").iter().any(|e| e.contains("no path to the device")));
+    cluster.cut.clear();
+    cluster.run(secs(1));
+    cluster.heal();
+    cluster.run(secs(20));
+    let asked = cluster.events(ALPHA, "web");
+    assert!(asked.iter().any(|line| line.contains("held by beta")), "it asked again: {asked:#?}");
+    assert_eq!((cluster.told(ALPHA), cluster.ongoing(ALPHA)), (vec![], vec![]));
+    let off = cluster.now;
+    cluster.power_off(BETA);
+    cluster.until("alpha serves", |c| c.serves(ALPHA, "web"));
+    cluster.all_tell(&[ALPHA], &["failover from beta to alpha: beta was not heard any more"]);
+    assert!(off.since(cluster.last(ALPHA).fault) <= ms(110), "{}", cluster.last(ALPHA));
+}
+
 #[test]
 fn all_networks_cut_and_nothing_moves() {
     let mut cluster = Cluster::serving(2);
@@ -229,6 +254,7 @@ fn a_switchover_a_drain_and_a_failback() {
     ];
     cluster.all_tell(&[BETA], &lines);
     assert_eq!(cluster.told(ALPHA)[..2], lines[..2]);
+    assert!(cluster.history(BETA).iter().skip(1).all(|entry| entry.t_detect().is_zero()), "nothing had to be detected");
     let steps = cluster.history(ALPHA).iter().map(ToString::to_string).collect::<String>();
     assert!(steps.contains("moved to beta, by root@test"), "what was asked for, and by whom: {steps}");
 }
