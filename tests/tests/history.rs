@@ -1,6 +1,6 @@
 //! What `ha history` says to who is woken by an outage: where it was, where it is, why, and how long it took.
 
-use ha_tests::cluster::{Lease, agent_file, served, write};
+use ha_tests::cluster::{Lease, served};
 use ha_tests::{Cluster, Lab, Result, eventually};
 
 /// Waits until a node's history has all of `words` in one line, and returns all that it says.
@@ -15,12 +15,9 @@ fn tells(cluster: &Cluster, node: &str, words: &[&str]) -> String {
 #[test]
 fn every_outage_is_explained_on_every_node_that_saw_it() -> Result<()> {
     let nodes = ["alpha", "beta", "gamma"];
-    let cluster = Cluster::new(Lab::with_nodes(&nodes), 2, &[("web", served("web", &nodes)?)])?;
-    // Leases that a busy machine does not lose: here it matters what is told, not how fast it is.
-    let lasting = agent_file(&nodes, 2, Lease::Short).replace(r#"deadline: "1s""#, r#"deadline: "12s""#);
-    for node in cluster.lab().nodes() {
-        write(node, "agent.ron", &lasting)?;
-    }
+    // It matters what is told, not how fast it is.
+    let hierarchies = [("web", served("web", &nodes)?)];
+    let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 2, &hierarchies, Lease::Lasting)?;
     cluster.start()?;
     cluster.until_placed("web", "alpha");
     tells(&cluster, "alpha", &["web: first start on alpha, epoch"]);

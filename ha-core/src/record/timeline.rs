@@ -231,6 +231,10 @@ impl fmt::Display for Timeline {
         let whole = ms(self.in_service.since(self.fault));
         match self.cause {
             Cause::Stayed { .. } => writeln!(f, "disturbed for {whole:.1} ms")?,
+            Cause::Restart { .. } => {
+                let since = ms(self.t_recover());
+                writeln!(f, "out of service for {whole:.1} ms, the last {since:.1} ms of them to begin again")?;
+            }
             _ => writeln!(
                 f,
                 "T_detect {:.1} ms + T_recover {:.1} ms = {whole:.1} ms",
