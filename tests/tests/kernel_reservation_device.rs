@@ -96,6 +96,35 @@ fn a_target_that_hangs_is_told_of_in_time_and_hangs_nothing_else() -> Result<()>
     Ok(())
 }
 
+/// A disk that is open for commands is not open as a block device: what a program has read of it is not remembered for its next life.
+#[test]
+fn what_was_read_of_a_disk_is_not_remembered_because_it_is_open_for_commands() -> Result<()> {
+    let lab = KernelLab::with_nodes(&["alpha", "beta"]).boot()?;
+    let (alpha, beta) = (lab.node("alpha"), lab.node("beta"));
+    let steps = [
+        Step::First(Command::ReadKeys),
+        Step::NoBlockDevice,
+        Step::Tell("open".to_owned()),
+        Step::Await("read".to_owned()),
+    ];
+    let running = start(alpha, PATIENT, &steps)?;
+    let dir = alpha.dir();
+    eventually("the disk is open", || std::fs::metadata(dir.join("open")).map(drop));
+    // Through the kernel's memory, unlike all else in these tests.
+    let read = format!("dd if={} bs=4096 count=1 status=none | cksum", disk_link(0));
+    let before = alpha.shell(&read)?;
+    beta.shell(&format!("echo another | dd of={} bs=4096 count=1 conv=sync oflag=direct status=none", disk_link(0)))?;
+    assert_ne!(alpha.shell(&read)?, before);
+    std::fs::write(dir.join("read"), "").map_err(|error| Trouble::new(error.to_string()))?;
+    assert_eq!(report(running)?.findings, Vec::<String>::new());
+
+    // Without the module there is nothing else to open, and it is said.
+    alpha.shell("rmmod sg")?;
+    let found = run(alpha, &[Step::First(Command::ReadKeys)])?.findings;
+    assert!(found.len() == 1 && found[0].contains("modprobe sg"), "{found:?}");
+    Ok(())
+}
+
 #[test]
 fn each_path_is_registered_for_itself_and_one_that_appears_before_it_is_used() -> Result<()> {
     let lab = KernelLab::with_nodes(&["alpha"]).paths(Paths::Two).boot()?;

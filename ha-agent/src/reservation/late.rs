@@ -137,6 +137,14 @@ impl Claim for LateReservation {
         }
     }
 
+    async fn lost(&self, epoch: Epoch) -> Loss {
+        match self.ready().await {
+            Ok(open) => open.claim.lost(epoch).await,
+            // What was never opened was never held.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     async fn release(&self, epoch: Epoch, heir: Option<NodeName>, failures: EarlyFailures) -> Result<(), Refusal> {
         self.ready().await?.claim.release(epoch, heir, failures).await
     }

@@ -160,7 +160,7 @@ impl Loss {
 ///
 /// Every method may take long or never return; the driver bounds each call and drops the future when its time is over, so
 /// an implementation must leave the claim consistent at every `await`. No method is called while another of the same claim
-/// runs, but for [`Claim::inspect`].
+/// runs, but for [`Claim::inspect`] and [`Claim::lost`].
 #[async_trait]
 pub trait Claim: Send + Sync + 'static {
     /// Who holds the claim. Changes nothing.
@@ -172,6 +172,13 @@ pub trait Claim: Send + Sync + 'static {
     /// Proves that the claim is still held under `epoch`, defends it and renews it. Called regularly
     /// while the claim is held; not called for claims with a [shared lease](Claim::shared_lease), which renew themselves.
     async fn uphold(&self, epoch: Epoch) -> Result<Tenure, Loss>;
+
+    /// Waits until the claim, held under `epoch`, is known to be lost for good, and says how: so that the loss is acted on at once and not
+    /// when [`Claim::uphold`] is called next. Cancel-safe. A claim that learns of a loss only when it is asked never returns, which is
+    /// what the default does.
+    async fn lost(&self, _epoch: Epoch) -> Loss {
+        std::future::pending().await
+    }
 
     /// Gives the claim up: to `heir` if one is named (so that nobody else can win it in between), else to whoever asks. Called only
     /// when every resource of the hierarchy is confirmed stopped (invariant S5). `failures` is to be remembered.

@@ -255,7 +255,13 @@ impl Run {
                     guard.changed();
                 }
             }
-            Input::Lease { .. } | Input::Acquired { .. } | Input::Upheld { .. } => self.hurry_guard(),
+            Input::Acquired { hierarchy, answer, .. } => {
+                if let (Ok(held), Some(claim)) = (answer, self.claim(hierarchy)) {
+                    self.work.held(claim, hierarchy.clone(), held.epoch);
+                }
+                self.hurry_guard();
+            }
+            Input::Lease { .. } | Input::Upheld { .. } => self.hurry_guard(),
             _ => {}
         }
         let now = (self.clock)();

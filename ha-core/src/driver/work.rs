@@ -26,6 +26,8 @@ pub(super) struct Work {
     inputs: UnboundedSender<Input>,
     operations: BTreeMap<OpId, AbortHandle>,
     watches: BTreeMap<(HierarchyName, ResourceName), AbortHandle>,
+    /// Who waits for held claims to be lost.
+    losses: BTreeMap<HierarchyName, AbortHandle>,
 }
 
 /// An operation as the engine asked for it.
@@ -40,7 +42,7 @@ pub(super) struct Order {
 
 impl Work {
     pub(super) fn new(node: NodeName, inputs: UnboundedSender<Input>) -> Self {
-        Work { node, inputs, operations: BTreeMap::new(), watches: BTreeMap::new() }
+        Work { node, inputs, operations: BTreeMap::new(), watches: BTreeMap::new(), losses: BTreeMap::new() }
     }
 
     pub(super) fn context(
@@ -136,13 +138,34 @@ impl Work {
         );
     }
 
+    /// From now on a loss of what was acquired is told of when the claim knows it.
+    pub(super) fn held(&mut self, claim: Arc<dyn Claim>, hierarchy: HierarchyName, epoch: Epoch) {
+        let (inputs, name) = (self.inputs.clone(), hierarchy.clone());
+        let task = tokio::spawn(async move {
+            let loss = claim.lost(epoch).await;
+            let _ = inputs.send(Input::ClaimLost { hierarchy, epoch, loss });
+        });
+        self.keep_loss(name, Some(task.abort_handle()));
+    }
+
+    fn keep_loss(&mut self, hierarchy: HierarchyName, task: Option<AbortHandle>) {
+        let earlier = match task {
+            Some(task) => self.losses.insert(hierarchy, task),
+            None => self.losses.remove(&hierarchy),
+        };
+        if let Some(earlier) = earlier {
+            earlier.abort();
+        }
+    }
+
     pub(super) fn release(
-        &self,
+        &mut self,
         claim: Arc<dyn Claim>,
         hierarchy: HierarchyName,
         op: OpId,
         (epoch, heir, failures): (Epoch, Option<NodeName>, EarlyFailures),
     ) {
+        self.keep_loss(hierarchy.clone(), None);
         self.ask(
             async move { claim.release(epoch, heir, failures).await },
             |why| Err(Refusal::Unreachable(why)),
@@ -171,7 +194,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        for task in self.operations.values().chain(self.watches.values()) {
+        for task in self.operations.values().chain(self.watches.values()).chain(self.losses.values()) {
             task.abort();
         }
     }

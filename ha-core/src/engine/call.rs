@@ -94,7 +94,8 @@ impl Input {
             | Input::Operated { hierarchy, .. }
             | Input::WatchFired { hierarchy, .. }
             | Input::Measured { hierarchy, .. }
-            | Input::Readiness { hierarchy, .. } => Some(hierarchy),
+            | Input::Readiness { hierarchy, .. }
+            | Input::ClaimLost { hierarchy, .. } => Some(hierarchy),
             Input::Command { command, .. } => command.what.hierarchy(),
             Input::Received { .. } | Input::Lease { .. } | Input::Pressure(_) | Input::Trouble { .. } => None,
         }
@@ -143,6 +144,7 @@ impl fmt::Display for Input {
             }
             Input::Upheld { hierarchy, answer: Ok(_), .. } => write!(f, "{hierarchy}: claim upheld"),
             Input::Upheld { hierarchy, answer: Err(loss), .. } => write!(f, "{hierarchy}: claim not upheld: {loss}"),
+            Input::ClaimLost { hierarchy, loss, .. } => write!(f, "{hierarchy}: claim lost: {loss}"),
             Input::Released { hierarchy, answer: Ok(()), .. } => write!(f, "{hierarchy}: claim released"),
             Input::Released { hierarchy, answer: Err(why), .. } => write!(f, "{hierarchy}: claim not released: {why}"),
             Input::Operated { hierarchy, op, outcome } => write!(f, "{hierarchy}: operation {} ended: {outcome}", op.0),

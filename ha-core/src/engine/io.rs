@@ -127,6 +127,15 @@ pub enum Input {
         /// What, if anything.
         trouble: Option<String>,
     },
+    /// A claim found by itself that it is lost ([`crate::Claim::lost`]). Last, since recordings know inputs by their place.
+    ClaimLost {
+        /// The hierarchy.
+        hierarchy: HierarchyName,
+        /// The tenure that was lost.
+        epoch: Epoch,
+        /// How.
+        loss: Loss,
+    },
 }
 
 /// Something to be done outside the engine.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Effect, Engine, Entry, TenureOf, TimerKey, Unproven};
 use crate::claim::{LeaseNews, Loss, PeerOnStorage, Tenure};
 use crate::mutation::{self, Mutation};
-use crate::name::{BootId, ChannelName, HierarchyName, NodeName};
+use crate::name::{BootId, ChannelName, Epoch, HierarchyName, NodeName};
 use crate::record::Happened;
 use crate::recovery::OpId;
 use crate::time::Time;
@@ -139,12 +139,23 @@ impl Engine {
                 self.renewed(name, tenure);
             }
             Err(Loss::Unproven { why, proven }) => self.not_proven(name, &why, proven),
-            Err(loss @ (Loss::Taken(_) | Loss::GivenUp(_))) => {
-                let why = loss.to_string();
-                self.with_life(name, |life, around, now, out| life.claim_lost(&why, around, now, out));
-                self.dirty.insert(name.clone());
-            }
+            Err(loss @ (Loss::Taken(_) | Loss::GivenUp(_))) => self.stop_by_force(name, &loss),
         }
+    }
+
+    /// The claim says by itself that a tenure is over. What it says of an earlier one is not about what is held now.
+    pub(super) fn lost(&mut self, name: &HierarchyName, epoch: Epoch, loss: &Loss) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let is_held = entry.life.holds() && entry.life.held.is_some_and(|held| held.epoch == epoch);
+        if is_held && !matches!(loss, Loss::Unproven { .. }) {
+            self.stop_by_force(name, loss);
+        }
+    }
+
+    fn stop_by_force(&mut self, name: &HierarchyName, loss: &Loss) {
+        let why = loss.to_string();
+        self.with_life(name, |life, around, now, out| life.claim_lost(&why, around, now, out));
+        self.dirty.insert(name.clone());
     }
 
     fn not_proven(&mut self, name: &HierarchyName, why: &str, proven: Option<Time>) {

@@ -352,6 +352,7 @@ impl Engine {
             Input::Command { id, to, command } => self.asked(id, to, command),
             Input::Pressure(pressure) => self.pressure = pressure,
             Input::Trouble { part, trouble } => self.trouble(part, trouble),
+            Input::ClaimLost { hierarchy, epoch, loss } => self.lost(&hierarchy, epoch, &loss),
         }
         self.settle();
     }

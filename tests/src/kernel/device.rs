@@ -2,6 +2,7 @@
 //!
 //! `lab-device DISK LIMIT_MS STEPS`, where the steps are a list of [`Step`] in JSON; it writes a [`Report`] in JSON.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub enum Step {
     UntilAnswered(Command),
     /// Waits until there are so many paths.
     UntilPaths(usize),
+    /// Says that nothing of the disk is open but what carries commands: fails if a block device is.
+    NoBlockDevice,
     /// Makes this file in the guest's folder.
     Tell(String),
     /// Waits until somebody has made this file there.
@@ -79,6 +82,7 @@ async fn follow(disk: &Path, limit: Duration, steps: Vec<Step>) -> Result<Report
                 let late = |_| Trouble::new(format!("{count} paths were expected, and there are {:?}", disk.paths()));
                 tokio::time::timeout(patience(), counted).await.map_err(late)?;
             }
+            Step::NoBlockDevice => no_block_device()?,
             Step::Tell(file) => std::fs::write(place(&file), "").to("tell")?,
             Step::Await(file) => eventually(&file, || std::fs::metadata(place(&file)).map(drop)),
         }
@@ -114,6 +118,19 @@ fn first(disk: &Disk) -> Result<PathName> {
 
 fn place(file: &str) -> PathBuf {
     Path::new(LAB).join(file)
+}
+
+/// Each path's thread has a table of open files of its own.
+fn no_block_device() -> Result<()> {
+    for task in std::fs::read_dir("/proc/self/task").to("look at the threads")?.flatten() {
+        for file in std::fs::read_dir(task.path().join("fd")).to("look at open files")?.flatten() {
+            if std::fs::metadata(file.path()).is_ok_and(|file| file.file_type().is_block_device()) {
+                let which = std::fs::read_link(file.path()).to("read which file is open")?;
+                return Err(Trouble::new(format!("{} is kept open", which.display())));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn threads() -> Result<usize> {

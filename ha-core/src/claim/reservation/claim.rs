@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
@@ -85,7 +85,14 @@ pub struct ReservationClaim {
     hierarchy: HierarchyName,
     machine: Config,
     clock: Clock,
-    messages: OnceLock<mpsc::UnboundedSender<Message>>,
+    service: OnceLock<Running>,
+}
+
+/// How the task is spoken with.
+struct Running {
+    messages: mpsc::UnboundedSender<Message>,
+    /// The tenure that was lost last, if it was not asked for anew since.
+    lost: watch::Receiver<Option<(Epoch, Loss)>>,
 }
 
 impl ReservationClaim {
@@ -112,7 +119,7 @@ impl ReservationClaim {
         let me = keyring.number_of(&node)?;
         let named = devices.iter().map(|device| (device.name().to_owned(), device.time_limit())).collect();
         let machine = Config { keyring, me, kind, timing, devices: named };
-        Ok(ReservationClaim { devices, hierarchy, machine, clock, messages: OnceLock::new() })
+        Ok(ReservationClaim { devices, hierarchy, machine, clock, service: OnceLock::new() })
     }
 
     /// The keys of the cluster, to read what is registered with.
@@ -126,17 +133,23 @@ impl ReservationClaim {
     }
 
     fn messages(&self) -> &mpsc::UnboundedSender<Message> {
-        self.messages.get_or_init(|| {
+        &self.running().messages
+    }
+
+    fn running(&self) -> &Running {
+        self.service.get_or_init(|| {
             let (messages, inbox) = mpsc::unbounded_channel();
+            let (tell_lost, lost) = watch::channel(None);
             let service = Service {
                 devices: self.devices.clone(),
                 hierarchy: self.hierarchy.clone(),
                 desk: Desk::new(self.machine.clone()),
                 clock: self.clock.clone(),
                 inbox,
+                lost: tell_lost,
             };
             tokio::spawn(service.run());
-            messages
+            Running { messages, lost }
         })
     }
 
@@ -180,6 +193,13 @@ impl Claim for ReservationClaim {
         answer.await.map_err(|_| ended())?
     }
 
+    async fn lost(&self, epoch: Epoch) -> Loss {
+        let mut lost = self.running().lost.clone();
+        let known = lost.wait_for(|lost| lost.as_ref().is_some_and(|(of, _)| *of == epoch)).await;
+        let known = known.ok().and_then(|lost| lost.clone());
+        known.map_or_else(|| Loss::GivenUp(ENDED.to_owned()), |(_, loss)| loss)
+    }
+
     /// An heir needs nothing on the device: the announcement that names it has the others hold back.
     async fn release(&self, epoch: Epoch, _: Option<NodeName>, _: EarlyFailures) -> Result<(), Refusal> {
         self.ask(Request::Release(epoch)).await.map(drop)
@@ -196,6 +216,7 @@ struct Service {
     desk: Desk<oneshot::Sender<Reply>>,
     clock: Clock,
     inbox: mpsc::UnboundedReceiver<Message>,
+    lost: watch::Sender<Option<(Epoch, Loss)>>,
 }
 
 type Event = Pin<Box<dyn Future<Output = Input> + Send>>;
@@ -261,6 +282,12 @@ impl Service {
                 }
             }
         }
+        let lost = self.desk.lost_tenure();
+        self.lost.send_if_modified(|told| {
+            let differs = *told != lost;
+            *told = lost;
+            differs
+        });
     }
 }
 

@@ -196,6 +196,25 @@ async fn a_silent_holder_that_lives_is_left_alone_and_a_dead_one_is_taken_over_f
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_loss_is_told_by_the_look_that_sees_it() {
+    let lab = Lab::new(Target::standard(two_ports()), 1);
+    let (alpha, beta) = (lab.claim("alpha"), lab.claim("beta"));
+    let held = alpha.acquire(believing(Belief::Gone)).await.unwrap();
+    let nothing_yet = tokio::time::timeout(Duration::from_secs(30), alpha.lost(held.epoch)).await;
+    assert!(nothing_yet.is_err(), "{nothing_yet:?}");
+    let took = beta.acquire(believing(Belief::Gone)).await.unwrap();
+    let before = tokio::time::Instant::now();
+    let lost = alpha.lost(held.epoch).await;
+    assert!(before.elapsed() <= ReservationTiming::default().defend_interval(), "{:?}", before.elapsed());
+    assert!(matches!(&lost, Loss::Taken(who) if who.starts_with("beta (epoch")), "{lost}");
+    // What is held anew is not lost because an earlier tenure was.
+    let again = alpha.acquire(believing(Belief::Gone)).await.unwrap();
+    assert!(again.epoch > took.epoch);
+    assert!(tokio::time::timeout(Duration::from_secs(5), alpha.lost(again.epoch)).await.is_err());
+    assert!(matches!(beta.lost(took.epoch).await, Loss::Taken(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_earlier_life_held_is_adopted_or_taken_anew() {
     let lab = Lab::new(Target::standard(two_ports()), 2);
     let held = lab.claim("alpha").acquire(believing(Belief::Gone)).await.unwrap();

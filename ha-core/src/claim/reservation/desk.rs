@@ -54,6 +54,11 @@ impl<W> Desk<W> {
         self.machine.uphold(now, epoch)
     }
 
+    /// The tenure that was lost, and how, until the claim is asked for or given up again.
+    pub(crate) fn lost_tenure(&self) -> Option<(Epoch, Loss)> {
+        self.machine.lost_tenure()
+    }
+
     /// Who waits for an answer. If nobody does, what was acquired is given back.
     pub(crate) fn answer(&mut self, now: Time, id: RequestId, reply: Reply) -> Option<(W, Reply)> {
         match self.waiting.remove(&id) {

@@ -251,6 +251,10 @@ pub enum Failure {
     /// what they could not do besides.
     #[error("the device answers {0}")]
     Rejected(Sense),
+    /// Not carried out: the device, or its queue of commands, has no room now (the statuses BUSY and TASK SET FULL). The path works: ask again
+    /// shortly.
+    #[error("the device is busy")]
+    Busy,
     /// No answer in time. Whether the command was carried out, or will be, is unknown.
     #[error("no answer in time")]
     NoAnswer,
@@ -354,7 +358,8 @@ pub trait ReservationDevice: Send + Sync + 'static {
     /// returns.
     async fn paths_changed(&self, seen: &[PathName]);
 
-    /// Sends one command on one path, once, and never repeats it. Ends with [`Failure::NoAnswer`] within the device's own time limit
+    /// Sends one command on one path, once, and never repeats it, unless the device said that it is [busy](Failure::Busy) and did not carry it
+    /// out. Ends with [`Failure::NoAnswer`] within the device's own time limit
     /// ([`ReservationDevice::time_limit`]), even if the kernel does not let go of the command. Dropping the future does not take the command
     /// back: it may be carried out later.
     async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure>;

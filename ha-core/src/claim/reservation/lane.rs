@@ -303,7 +303,8 @@ impl Lane {
         }
         if let Some(path) = place.and_then(|place| self.paths.get_mut(place)) {
             match &result {
-                Err(Failure::NoAnswer | Failure::Transport) => path.failed = Some(now),
+                // One that is busy is asked again like one that failed: not at once.
+                Err(Failure::NoAnswer | Failure::Transport | Failure::Busy) => path.failed = Some(now),
                 Err(Failure::UnitAttention(_)) => {
                     path.attentions += 1;
                     path.failed = (path.attentions > ATTENTIONS_MAX).then_some(now);
@@ -386,6 +387,7 @@ impl Lane {
                     path.again = if old { path.again } else { now + common.timing.defend_interval() };
                 }
             }
+            (Some(_), Err(Failure::Busy)) => {}
             // LIO rejects RESERVE of a nexus whose registration is gone.
             (Some(_), Err(_)) | (None, Err(Failure::Conflict | Failure::UnitAttention(_) | Failure::Rejected(_))) => {
                 self.doubt(place);

@@ -213,6 +213,11 @@ impl Machine {
         Ok(Tenure::UntilRevoked)
     }
 
+    /// The tenure that was lost, and how, until the claim is asked for or given up again.
+    pub fn lost_tenure(&self) -> Option<(Epoch, Loss)> {
+        Some((self.epoch()?, self.loss.clone()?))
+    }
+
     fn epoch(&self) -> Option<Epoch> {
         self.common.keyring.decode(self.key?).map(|known| known.epoch)
     }

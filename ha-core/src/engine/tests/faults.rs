@@ -241,6 +241,28 @@ fn a_node_on_which_a_call_hangs_is_unfit_until_it_comes_back() {
     cluster.until("alpha serves again", |c| c.serves(ALPHA, "web"));
 }
 
+/// A claim that sees by itself that it is lost is not asked first; what it says of a tenure that is over concerns nobody.
+#[test]
+fn a_loss_that_the_claim_tells_of_stops_by_force_at_once() {
+    let mut cluster = Cluster::serving(1);
+    let epoch = cluster.entry(ALPHA, "web").life.held.unwrap().epoch;
+    let tell = |cluster: &mut Cluster, epoch, loss| {
+        cluster.input(ALPHA, Input::ClaimLost { hierarchy: hier("web"), epoch, loss });
+    };
+    cluster.forget_events();
+    tell(&mut cluster, Epoch(epoch.0 - 1), Loss::Taken("gamma".to_owned()));
+    tell(&mut cluster, epoch, Loss::Unproven("nobody answers".to_owned()));
+    assert!(cluster.serves(ALPHA, "web"));
+    assert_eq!(cluster.events(ALPHA, "web"), Vec::<String>::new());
+
+    tell(&mut cluster, epoch, Loss::Taken("gamma".to_owned()));
+    assert!(!cluster.entry(ALPHA, "web").life.holds());
+    let events = cluster.events(ALPHA, "web");
+    assert!(events[0].contains("taken over by gamma"), "{events:?}");
+    let killing = |c: &Cluster| c.machines[&node(ALPHA)].operations.values().any(|(_, _, o)| *o == Operation::Kill);
+    assert!(killing(&cluster), "in the same moment");
+}
+
 fn moved_to_alpha() -> Ask {
     Ask::Move { hierarchy: hier("web"), to: Some(node(ALPHA)) }
 }

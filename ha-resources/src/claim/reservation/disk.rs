@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::error::OpenError;
 use super::look::{Kind, System, Whole};
 use super::multipathd::Registrar;
-use super::path::{Candidate, DevicePath, Opening, Trouble};
+use super::path::{Candidate, DevicePath, Opening, Seen, Through, Trouble};
 use super::scsi::Designator;
 use super::uevent::{Events, Woken};
 
@@ -59,6 +59,17 @@ pub enum Finding {
         /// Which map.
         map: String,
     },
+    /// The agent keeps the block device open, and with it what the kernel remembers of what was read.
+    #[error(
+        "the kernel has no module `sg`, so {} is kept open as a block device: what a program on this node has read of it through the \
+         kernel's memory it may read again after another node has written: run `modprobe sg`, have it loaded at boot \
+         (/etc/modules-load.d), and start the agent again",
+        disk.display()
+    )]
+    KeptOpen {
+        /// Which.
+        disk: PathBuf,
+    },
     /// Paths that return are not used again.
     #[error("multipathd does not answer, so nobody adds paths to the map {map}, or takes failed ones back: start it")]
     NoMultipathd {
@@ -82,6 +93,7 @@ pub struct Disk {
     path: PathBuf,
     identity: Identity,
     unstable_name: Option<Finding>,
+    kept_open: Option<Finding>,
     registrar: Arc<Registrar>,
     limit: Duration,
     paths: watch::Receiver<Paths>,
@@ -113,6 +125,7 @@ impl Disk {
         if let Some(map) = whole.multipath_map() {
             watcher.registrar.ask(map.to_owned());
         }
+        let kept_open = watcher.kept_open.then(|| Finding::KeptOpen { disk: path.clone() });
         let (tell, paths) = watch::channel(watcher.paths.clone());
         let no_thread = |error| OpenError::System { path: path.clone(), what: "looking after its paths", error };
         let registrar = watcher.registrar.clone();
@@ -120,7 +133,7 @@ impl Disk {
         let watch = move || watcher.run(&Events::new(stop.into()), &tell);
         std::thread::Builder::new().name("ha-disk-paths".to_owned()).spawn(watch).map_err(no_thread)?;
         let name = path.display().to_string();
-        Ok(Disk { name, path, identity, unstable_name, registrar, limit, paths, _stop: end.into() })
+        Ok(Disk { name, path, identity, unstable_name, kept_open, registrar, limit, paths, _stop: end.into() })
     }
 
     /// What was opened.
@@ -135,7 +148,7 @@ impl Disk {
 
     /// What stands in nobody's way now, and may later.
     pub fn findings(&self) -> Vec<Finding> {
-        self.unstable_name.iter().cloned().chain(self.registrar.finding()).collect()
+        self.unstable_name.iter().chain(&self.kept_open).cloned().chain(self.registrar.finding()).collect()
     }
 }
 
@@ -199,6 +212,8 @@ struct Watcher {
     registrar: Arc<Registrar>,
     identity: Option<Identity>,
     paths: Paths,
+    /// A path had to be opened as a block device.
+    kept_open: bool,
     /// Paths that have not opened yet. One that hangs in it stays here, so that it is not opened again and again.
     opening: Vec<Opening>,
 }
@@ -212,6 +227,7 @@ impl Watcher {
             registrar: Arc::default(),
             identity: None,
             paths: Vec::new(),
+            kept_open: false,
             opening: Vec::new(),
         }
     }
@@ -276,7 +292,7 @@ impl Watcher {
         let mut troubles = Vec::new();
         for opening in std::mem::take(&mut self.opening) {
             match opening.wait(until.saturating_duration_since(Instant::now())) {
-                Ok(Ok((path, designator))) => troubles.extend(self.admit(whole, path, designator).err()),
+                Ok(Ok((path, seen))) => troubles.extend(self.admit(whole, path, seen).err()),
                 Ok(Err(trouble)) => troubles.push(self.trouble(whole, trouble)),
                 Err(still) => self.opening.push(still),
             }
@@ -296,15 +312,16 @@ impl Watcher {
     }
 
     /// Takes a path that works, if it leads to the disk.
-    fn admit(&mut self, whole: &Whole, path: DevicePath, designator: Designator) -> Result<(), OpenError> {
+    fn admit(&mut self, whole: &Whole, path: DevicePath, seen: Seen) -> Result<(), OpenError> {
         let size = self.identity.as_ref().map_or(whole.size, |identity| identity.size);
-        let found = Identity { designator, size };
+        let found = Identity { designator: seen.designator, size };
         let expected = self.identity.get_or_insert_with(|| found.clone());
         if *expected != found {
             let (one, other) = (expected.clone(), found);
             tracing::warn!(path = %path.name, %one, %other, "a path leads to another disk, and is not used");
             return Err(OpenError::TwoDisks { path: self.path.clone(), one, other });
         }
+        self.kept_open |= seen.through == Through::Block;
         self.paths.push(Arc::new(path));
         Ok(())
     }

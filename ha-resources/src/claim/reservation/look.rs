@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::libc::{major, minor};
 
 use super::error::{Listed, OpenError};
-use super::path::Candidate;
+use super::path::{Candidate, Generic};
 
 /// Where the system shows its devices; elsewhere in tests.
 #[derive(Clone, Debug)]
@@ -184,7 +184,15 @@ impl System {
             Driver::Scsi | Driver::Kernel => None,
             Driver::Nvme => read(&self.sys.join("block").join(&node.name), "wwid"),
         };
-        Candidate { node, driver, file, kernels_designator }
+        let generic = (driver == Driver::Scsi).then(|| self.generic(&node.name)).flatten();
+        Candidate { node, driver, file, generic, kernels_designator }
+    }
+
+    /// The character device of a SCSI disk; none where the kernel has no module `sg`.
+    fn generic(&self, name: &str) -> Option<Generic> {
+        let folder = self.sys.join("block").join(name).join("device/scsi_generic");
+        let place = fs::read_dir(folder).ok()?.flatten().next()?.path();
+        Some(Generic { file: self.dev.join(name_of(&place)?), number: number(&place)? })
     }
 
     /// A stable name to use instead of a kernel's one; none if the path is stable, or there is nothing better.
@@ -233,9 +241,11 @@ fn driver(place: &Path) -> Option<Driver> {
 }
 
 fn node(place: &Path) -> Option<Node> {
-    let (major, minor) =
-        read(place, "dev")?.split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))?;
-    Some(Node { name: name_of(place)?, number: (major, minor), folder: fs::metadata(place).ok()?.ino() })
+    Some(Node { name: name_of(place)?, number: number(place)?, folder: fs::metadata(place).ok()?.ino() })
+}
+
+fn number(place: &Path) -> Option<(u32, u32)> {
+    read(place, "dev")?.split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
 }
 
 fn is_multipath(place: &Path) -> bool {

@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName};
-use nix::libc::{major, minor};
+use nix::libc::{O_NONBLOCK, major, minor};
 
 use super::kernel_pr::KernelDevice;
 use super::look::{Driver, Node};
@@ -22,6 +22,9 @@ use crate::claim::device_thread::{DeviceThread, Unanswered};
 
 /// A nexus has no more kinds of things to be told of than this when it is new; each consumes a command.
 const ATTENTIONS_AT_FIRST: u32 = 10;
+
+/// A device that is busy is asked again after this, then after twice as long, and so on.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a path's thread gives back.
 type Done = Result<Answer, Failure>;
@@ -39,7 +42,7 @@ pub(super) struct DevicePath {
 #[derive(Debug)]
 pub(super) struct Opening {
     path: DevicePath,
-    outcome: Receiver<Result<Designator, Trouble>>,
+    outcome: Receiver<Result<Seen, Trouble>>,
 }
 
 /// What was to be opened.
@@ -49,8 +52,37 @@ pub(super) struct Candidate {
     pub(super) driver: Driver,
     /// The file through which.
     pub(super) file: PathBuf,
+    /// The character device of the same SCSI disk, if the kernel has one.
+    pub(super) generic: Option<Generic>,
     /// What the kernel says of who the disk is; none if the disk is to be asked.
     pub(super) kernels_designator: Option<String>,
+}
+
+/// A SCSI disk as a character device (`/dev/sg0`): it carries commands and remembers nothing of what is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Generic {
+    /// The file.
+    pub(super) file: PathBuf,
+    /// Its number.
+    pub(super) number: (u32, u32),
+}
+
+/// What stays open of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Through {
+    /// Something that keeps nothing of the disk's data in memory.
+    Commands,
+    /// The block device of a SCSI disk: the kernel remembers what was read of it for as long.
+    Block,
+}
+
+/// What was found out of a path when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Who the disk is.
+    pub(super) designator: Designator,
+    /// How commands get there.
+    pub(super) through: Through,
 }
 
 /// Why a path cannot be used.
@@ -74,8 +106,8 @@ impl Opening {
         let name = PathName::new(candidate.node.name.clone());
         let node = candidate.node.clone();
         let (thread, outcome) = DeviceThread::start("ha-reservation", move || {
-            let (mut link, designator) = Link::open(&candidate, limit)?;
-            Ok((move |command| link.carry_out(command), designator))
+            let (mut link, seen) = Link::open(&candidate, limit)?;
+            Ok((move |command| while_busy(limit, || link.carry_out(command)), seen))
         })?;
         Ok(Opening { path: DevicePath { name, node, thread, limit }, outcome })
     }
@@ -85,9 +117,9 @@ impl Opening {
     }
 
     /// Waits so long at most for the path to open. An error if that takes longer: wait again later.
-    pub(super) fn wait(self, limit: Duration) -> Result<Result<(DevicePath, Designator), Trouble>, Opening> {
+    pub(super) fn wait(self, limit: Duration) -> Result<Result<(DevicePath, Seen), Trouble>, Opening> {
         match self.outcome.recv_timeout(limit) {
-            Ok(outcome) => Ok(outcome.map(|designator| (self.path, designator))),
+            Ok(outcome) => Ok(outcome.map(|seen| (self.path, seen))),
             Err(_) => Err(self),
         }
     }
@@ -103,6 +135,19 @@ impl DevicePath {
     }
 }
 
+/// Asks again, within `limit`, for as long as the device is busy: it has carried nothing out then.
+fn while_busy<T>(limit: Duration, mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    let (begun, mut pause) = (Instant::now(), BUSY_PAUSE);
+    loop {
+        let answer = ask();
+        if !matches!(answer, Err(Failure::Busy)) || begun.elapsed() + pause >= limit {
+            return answer;
+        }
+        std::thread::sleep(pause);
+        pause *= 2;
+    }
+}
+
 /// An open path, where it may hang.
 #[derive(Debug)]
 enum Link {
@@ -112,7 +157,7 @@ enum Link {
 }
 
 impl Link {
-    fn open(candidate: &Candidate, timeout: Duration) -> Result<(Link, Designator), Trouble> {
+    fn open(candidate: &Candidate, timeout: Duration) -> Result<(Link, Seen), Trouble> {
         let about = |what| move |error| Trouble::System { what, error };
         // Not for writing: then closing it has udev look at the disk anew, and from Linux 6.8 on a mounted disk may not be opened so.
         // What commands need instead is a privilege (CAP_SYS_RAWIO, CAP_SYS_ADMIN).
@@ -135,7 +180,29 @@ impl Link {
             Some(name) => Designator::of_kernel(name),
             None => link.past_attentions(Link::designator)?,
         };
-        Ok((link, designator.ok_or(Trouble::Anonymous)?))
+        let designator = designator.ok_or(Trouble::Anonymous)?;
+        if !matches!(link, Link::Scsi(_)) {
+            return Ok((link, Seen { designator, through: Through::Commands }));
+        }
+        Ok(match candidate.generic.as_ref().and_then(|generic| Link::generic(generic, &designator, timeout)) {
+            // The block device is closed here.
+            Some(generic) => (generic, Seen { designator, through: Through::Commands }),
+            None => (link, Seen { designator, through: Through::Block }),
+        })
+    }
+
+    /// The same disk through its character device; none if that cannot be opened, or leads elsewhere.
+    fn generic(generic: &Generic, expected: &Designator, timeout: Duration) -> Option<Link> {
+        // One that somebody has opened for himself alone would hold this up.
+        let file = File::options().read(true).custom_flags(O_NONBLOCK).open(&generic.file).ok()?;
+        let found = file.metadata().ok()?;
+        if !found.file_type().is_char_device() || (major(found.rdev()), minor(found.rdev())) != generic.number {
+            return None;
+        }
+        let mut link = Link::Scsi(SgDevice::new(file, timeout));
+        // A number can be another disk's by the time it is opened.
+        let designator = link.past_attentions(Link::designator).ok().flatten()?;
+        (designator == *expected).then_some(link)
     }
 
     fn carry_out(&mut self, command: Command) -> Done {
@@ -168,5 +235,30 @@ impl Link {
             Failure::NotSupported => Trouble::NoReservations,
             failure => Trouble::Failed(failure),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_busy_device_is_asked_again_and_nobody_else() {
+        let mut answers = vec![Err(Failure::Conflict), Ok(3), Err(Failure::Busy), Err(Failure::Busy)];
+        assert_eq!(while_busy(ENOUGH, || answers.pop().unwrap()), Ok(3));
+        assert_eq!(while_busy(ENOUGH, || answers.pop().unwrap()), Err::<i32, _>(Failure::Conflict));
+    }
+
+    #[test]
+    fn a_device_that_stays_busy_is_not_asked_for_longer_than_it_may_take() {
+        let mut asked = 0;
+        let answer = while_busy(BUSY_PAUSE * 8, || {
+            asked += 1;
+            Err::<(), _>(Failure::Busy)
+        });
+        assert_eq!(answer, Err(Failure::Busy));
+        assert!((2..=4).contains(&asked), "{asked}");
     }
 }

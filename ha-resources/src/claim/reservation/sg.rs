@@ -1,4 +1,4 @@
-//! SG_IO: command blocks through the kernel to one path of a SCSI disk.
+//! SG_IO: command blocks through the kernel to one path of a SCSI disk, which is open as a character or a block device.
 //!
 //! Decides how the kernel's account of a command reads (`scsi/sg.h`; what the kernel does is `block/scsi_ioctl.c`, since 5.17
 //! `drivers/scsi/scsi_ioctl.c`). Leaves to the caller that this may hang.
@@ -23,7 +23,7 @@ pub(super) struct SgDevice {
 }
 
 impl SgDevice {
-    /// Commands that the device does not answer within `timeout` are aborted by the kernel; it waits 7 s at least (`BLK_MIN_SG_TIMEOUT`).
+    /// Commands that the device does not answer within `timeout`, and 7 s at least, are aborted by the kernel.
     pub(super) fn new(file: File, timeout: Duration) -> SgDevice {
         SgDevice { file, timeout }
     }
@@ -42,8 +42,12 @@ impl SgDevice {
     }
 }
 
+/// The least that a block device's driver waits (`BLK_MIN_SG_TIMEOUT`). A character device's would have the kernel begin to abort, and then to
+/// reset, earlier, in the way of everything else that is sent to the disk.
+const LEAST: Duration = Duration::from_secs(7);
+
 fn milliseconds(timeout: Duration) -> u32 {
-    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1)
+    u32::try_from(timeout.max(LEAST).as_millis()).unwrap_or(u32::MAX)
 }
 
 impl Transport for SgDevice {

@@ -96,6 +96,19 @@ fn a_scsi_disk_is_one_path() {
 }
 
 #[test]
+fn a_scsi_disk_is_commanded_through_its_character_device_if_there_is_one() {
+    let Some(made) = Made::new() else { return };
+    let node = made.disk("sda", (8, 0), "scsi");
+    let generic = |made: &Made| {
+        let system = made.system();
+        system.paths(&node, &system.look(&node).unwrap())[0].generic.clone()
+    };
+    assert_eq!(generic(&made), None, "no module sg");
+    made.write("sys/block/sda/device/scsi_generic/sg3/dev", "21:3\n");
+    assert_eq!(generic(&made), Some(Generic { file: made.at("dev/sg3"), number: (21, 3) }));
+}
+
+#[test]
 fn a_disk_that_comes_back_under_its_old_name_is_another_one() {
     let Some(made) = Made::new() else { return };
     let node = made.disk("sda", (8, 0), "scsi");

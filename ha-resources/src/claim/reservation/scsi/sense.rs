@@ -10,7 +10,9 @@ use super::Ended;
 const GOOD: u8 = 0x00;
 const CHECK_CONDITION: u8 = 0x02;
 const CONDITION_MET: u8 = 0x04;
+const BUSY: u8 = 0x08;
 const RESERVATION_CONFLICT: u8 = 0x18;
+const TASK_SET_FULL: u8 = 0x28;
 
 /// Sense keys (SPC-4, table 43).
 const RECOVERED_ERROR: u8 = 0x1;
@@ -23,7 +25,9 @@ pub(super) fn check(ended: &Ended) -> Result<(), Failure> {
         GOOD | CONDITION_MET => Ok(()),
         RESERVATION_CONFLICT => Err(Failure::Conflict),
         CHECK_CONDITION => explained(&ended.sense),
-        // Busy, task set full, task aborted and the like. The kernel repeats what it knows was not carried out; of the rest, nothing is known.
+        // The kernel asks again by itself for a while; then it tells of it.
+        BUSY | TASK_SET_FULL => Err(Failure::Busy),
+        // Task aborted and the like: nothing is known.
         _ => Err(Failure::Transport),
     }
 }

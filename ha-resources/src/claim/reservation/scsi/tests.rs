@@ -237,7 +237,9 @@ fn what_the_device_says_is_told_apart() {
     }
     assert_eq!(ended(0x02, &[]), Err(rejected(0, 0, 0)));
     assert_eq!(ended(0x18, &[]), Err(Failure::Conflict));
-    assert_eq!(ended(0x08, &[]), Err(Failure::Transport), "busy");
+    assert_eq!(ended(0x08, &[]), Err(Failure::Busy));
+    assert_eq!(ended(0x28, &[]), Err(Failure::Busy), "no room for another command");
+    assert_eq!(ended(0x40, &[]), Err(Failure::Transport), "aborted by another nexus: it may have been carried out");
 }
 
 #[test]
