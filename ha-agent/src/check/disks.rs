@@ -10,7 +10,6 @@ use ha_resources::claim::reservation::{Identity, ReservationSpec};
 
 use super::Found;
 use crate::config::Config;
-use crate::daemon::unarmed;
 use crate::reservation::show::report;
 use crate::reservation::{Opened, Opener, same_disk};
 use crate::view::Severity;
@@ -32,26 +31,27 @@ impl Disks {
         Disks { opener, keyring: keyring.ok(), seen: BTreeMap::new() }
     }
 
-    /// Looks at the disks of a hierarchy, which keep the first error each from being looked at further.
+    /// Looks at the disks of a hierarchy, which keep the first error each from being looked at further. Who they are, if all are there.
     pub(super) async fn look(
         &mut self,
         hierarchy: &HierarchyName,
         spec: &ReservationSpec,
-        unproven: Option<&String>,
         found: &mut Found,
-    ) {
+    ) -> Option<Vec<Identity>> {
+        let mut identities = Vec::new();
         for path in &spec.devices {
             let (opener, named, limit) = (self.opener.clone(), path.clone(), spec.time_limit);
             let disk = tokio::task::spawn_blocking(move || opener.open(&named, limit)).await;
             match disk {
-                Ok(Ok(disk)) => self.look_at(hierarchy, spec, &disk, found).await,
+                Ok(Ok(disk)) => {
+                    self.look_at(hierarchy, spec, &disk, found).await;
+                    identities.push(disk.identity);
+                }
                 Ok(Err(wrong)) => found.add(Severity::Error, hierarchy, wrong.to_string(), None),
                 Err(wrong) => found.add(Severity::Error, hierarchy, wrong.to_string(), None),
             }
         }
-        if let Some(unproven) = unproven {
-            found.0.push(unarmed(hierarchy, unproven));
-        }
+        (identities.len() == spec.devices.len()).then_some(identities)
     }
 
     async fn look_at(&mut self, hierarchy: &HierarchyName, spec: &ReservationSpec, disk: &Opened, found: &mut Found) {
@@ -144,15 +144,14 @@ mod tests {
         let (web, mail) = (HierarchyName::new("web").unwrap(), HierarchyName::new("mail").unwrap());
         let mut found = Found::default();
         let mut disks = Disks::new(&config(), shelf.reached_by("alpha"), &mut found);
-        let why = "nobody has tried".to_owned();
-        disks.look(&web, &spec(&["/dev/one", "/dev/missing", "/dev/taken"]), Some(&why), &mut found).await;
-        disks.look(&mail, &spec(&["/dev/also-one", "/dev/forgetful"]), None, &mut found).await;
+        let of_web = disks.look(&web, &spec(&["/dev/one", "/dev/missing", "/dev/taken"]), &mut found).await;
+        let of_mail = disks.look(&mail, &spec(&["/dev/also-one", "/dev/forgetful"]), &mut found).await;
+        assert_eq!((of_web, of_mail.map(|disks| disks.len())), (None, Some(2)));
         let told: Vec<String> = found.0.iter().map(|p| format!("{:?} {}: {}", p.severity, p.about, p.what)).collect();
         for expected in [
             "Note web: /dev/one is naa.one of 1073741824 bytes",
             "Error web: /dev/missing does not exist",
             "Error web: /dev/taken: key 0x000000000000abcd, which is none of this cluster's is registered on it",
-            "Warning web: UNPROTECTED on this node: nobody has tried",
             "Error mail: /dev/also-one is a disk of hierarchy web already",
             "Warning mail: /dev/forgetful forgets keys",
         ] {

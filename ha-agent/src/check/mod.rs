@@ -21,6 +21,7 @@ use ha_resources::resource::Directories;
 use serde::Serialize;
 
 use crate::config::{Config, WardenAct, WatchdogSettings};
+use crate::daemon::unarmed;
 use crate::reservation::{Machine, armed};
 use crate::view::{Problem, Severity};
 
@@ -85,9 +86,10 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
             }
             ClaimDefinition::Reservation(spec) => {
                 let (name, serves) = (&loaded.hierarchy.name, loaded.hierarchy.nodes.contains(me));
-                let armed = armed::read(&config.state_dir, name, spec);
-                if serves {
-                    disks.look(name, spec, armed.as_ref().err(), &mut found).await;
+                let open = if serves { disks.look(name, spec, &mut found).await } else { None };
+                let armed = armed::read(&config.state_dir, name, spec, open.as_deref());
+                if let (true, Err(unproven)) = (serves, &armed) {
+                    found.0.push(unarmed(name, unproven));
                 }
                 // Until it is shown that a disk aborts what a dead holder left in it, it is taken to finish that first.
                 let aborts = armed.is_ok_and(|armed| armed.aborts());

@@ -58,14 +58,18 @@ pub(crate) async fn check(dir: &Path, client: &Client, args: CheckArgs) -> Resul
     Ok(if bad { Exit::Refused } else { Exit::Done })
 }
 
-/// What only the running agents know: whether the other nodes have the same files.
+/// What only the running agents know: whether the other nodes have the same files, and reach the same disks.
 async fn of_the_cluster(client: &Client) -> Vec<Problem> {
     match client.get::<ClusterView>("/v1/status").await {
-        Ok(view) => view.problems.into_iter().filter(|p| p.what.contains("define")).collect(),
+        Ok(view) => view
+            .problems
+            .into_iter()
+            .filter(|p| p.what.contains("define") || p.what.contains("not the same disk"))
+            .collect(),
         Err(_) => vec![Problem {
             severity: Severity::Note,
             about: "agent".to_owned(),
-            what: "it does not run here: the files were not compared with those of the other nodes".to_owned(),
+            what: "it does not run here: files and disks were not compared with those of the other nodes".to_owned(),
             help: None,
         }],
     }

@@ -253,7 +253,9 @@ async fn interrupted() {
 fn unproven(unproven: &Unproven) -> Failure {
     let exit = match unproven {
         Unproven::NobodyCame { .. } => Exit::TimedOut,
-        Unproven::InUse { .. } | Unproven::Interrupted(_) | Unproven::ReadBack { .. } => Exit::Refused,
+        Unproven::InUse { .. } | Unproven::UsedHere(_) | Unproven::Interrupted(_) | Unproven::ReadBack { .. } => {
+            Exit::Refused
+        }
         Unproven::NoPath(_) | Unproven::Failed { .. } | Unproven::LeftBehind { .. } => Exit::System,
     };
     Failure::new(exit, unproven)
@@ -343,7 +345,7 @@ async fn arm_one(
         .map_err(|e| Failure::new(Exit::System, e))?;
     let mut disks = Vec::new();
     for disk in &opened {
-        let trial = Trial::new(&ground.keyring, me, &*disk.device, spec.kind);
+        let trial = Trial::new(&ground.keyring, me, &*disk.device, spec.kind).with_writes(&*disk.rewrite);
         let proof = match way {
             Way::Alone => trial.run(interrupted()).await,
             Way::Against(rival) => trial.run_against(rival, interrupted()).await,
@@ -363,14 +365,18 @@ async fn arm_one(
     }
     if way == Way::Hold {
         // What the other node saw is kept there.
-        let wrong = disks.iter().any(|disk| disk.proof.cuts_off != Shown::Yes);
-        return Ok(wrong.then(|| "this node was preempted, and was not refused afterwards".to_owned()));
+        let wrong =
+            disks.iter().any(|disk| disk.proof.cuts_off != Shown::Yes || disk.proof.refuses_writes == Shown::No);
+        return Ok(wrong.then(|| {
+            "this node was preempted, and what it asked for, or wrote, was not refused afterwards".to_owned()
+        }));
     }
     let state_dir = &ground.config.state_dir;
     Armed::now(spec, disks).write(state_dir, name).map_err(|e| {
         Failure::new(Exit::System, format!("what was shown cannot be kept in {}: {e}", state_dir.display()))
     })?;
-    let lacking = crate::reservation::armed::read(state_dir, name, spec).err();
+    let identities: Vec<_> = opened.iter().map(|disk| disk.identity.clone()).collect();
+    let lacking = crate::reservation::armed::read(state_dir, name, spec, Some(&identities)).err();
     if !json {
         match &lacking {
             None => say(format!("{} is {}\n", name, styled(GOOD, "armed on this node")))?,
@@ -414,8 +420,7 @@ async fn break_claim(ground: &Ground, client: &Client, args: BreakArgs) -> Resul
         say(format!("{}: every key and the reservation are {}\n", disk.path.display(), styled(GOOD, "removed")))?;
     }
     whose.dedup();
-    let reason = format!("reservation broken by hand (was: {}): {}", whose.join(", "), args.reason);
-    record(client, hierarchy, reason).await
+    record(client, hierarchy, whose.join(", "), args.reason).await
 }
 
 /// A claim that works is not broken: it is taken out of service.
@@ -448,12 +453,17 @@ async fn confirm(target: &str) -> Result<(), Failure> {
 }
 
 /// Where the agent runs, its events say who broke what and why; and it asks for the claim again at once.
-async fn record(client: &Client, hierarchy: Option<HierarchyName>, reason: String) -> Result<Exit, Failure> {
+async fn record(
+    client: &Client,
+    hierarchy: Option<HierarchyName>,
+    was: String,
+    reason: String,
+) -> Result<Exit, Failure> {
     let Some(hierarchy) = hierarchy else {
         say(format!("{}\n", styled(DIM, "no hierarchy names this disk: it is not in the events of any")))?;
         return Ok(Exit::Done);
     };
-    let command = Command { what: Ask::Clear { hierarchy }, by: String::new(), reason };
+    let command = Command { what: Ask::Broken { hierarchy, was }, by: String::new(), reason };
     match client.post::<Reply>("/v1/command", &CommandRequest { to: None, command }).await {
         Ok(_) => Ok(Exit::Done),
         Err(Failure { exit: Exit::Unreachable, .. }) => {

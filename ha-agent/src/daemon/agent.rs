@@ -88,7 +88,8 @@ impl Agent for Running {
         let warning = |(name, claim): &(HierarchyName, ClaimDefinition)| match claim {
             ClaimDefinition::LockArea(_) => (!guarded).then(|| unprotected(name)),
             ClaimDefinition::Reservation(spec) => {
-                let unproven = armed::read(&self.config.state_dir, name, spec).err()?;
+                let unproven =
+                    armed::read(&self.config.state_dir, name, spec, self.ground.disks_of(name).as_deref()).err()?;
                 Some(unarmed(name, &unproven))
             }
         };

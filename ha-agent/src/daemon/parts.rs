@@ -10,6 +10,7 @@ use ha_core::driver::{Channel, Clock, Member, Watchdog};
 use ha_core::hierarchy::Loaded;
 use ha_core::name::{BootId, HierarchyName, LockAreaName, NodeName};
 use ha_resources::channel::Udp;
+use ha_resources::claim::reservation::Identity;
 use ha_resources::fence::Reset;
 use ha_resources::fence::device::WatchdogDevice;
 use ha_resources::fence::warden::WardenClient;
@@ -55,6 +56,11 @@ impl Ground {
             clock: clock.clone(),
             directories: Directories::new(config.run_dir.clone(), config.log_dir.clone()),
         }
+    }
+
+    /// The disks of a hierarchy that is claimed by reservation, if they are open.
+    pub(super) fn disks_of(&self, hierarchy: &HierarchyName) -> Option<Vec<Identity>> {
+        self.owners.disks_of(hierarchy)
     }
 
     /// A hierarchy with its code. Touches nothing.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ha_core::name::HierarchyName;
-use ha_resources::claim::reservation::ReservationSpec;
+use ha_resources::claim::reservation::{Identity, ReservationSpec};
 use serde::{Deserialize, Serialize};
 
 use super::prove::{Proof, Shown};
@@ -53,6 +53,17 @@ impl Armed {
         fs::rename(new, file)
     }
 
+    /// Says so if it was made with other disks.
+    fn other_than(&self, disks: &[Identity]) -> Option<String> {
+        let mut before: Vec<String> = self.disks.iter().map(|disk| disk.identity.clone()).collect();
+        let mut now: Vec<String> = disks.iter().map(ToString::to_string).collect();
+        before.sort_unstable();
+        now.sort_unstable();
+        (before != now).then(|| {
+            format!("it was tried with other disks: with {}, and has {} now", before.join(", "), now.join(", "))
+        })
+    }
+
     /// Whether every disk of the claim aborts what a holder that is cut off left under way.
     pub(crate) fn aborts(&self) -> bool {
         self.disks.iter().all(|disk| disk.proof.aborts == Shown::Yes)
@@ -63,8 +74,14 @@ fn file(state_dir: &Path, hierarchy: &HierarchyName) -> PathBuf {
     state_dir.join("armed").join(format!("{hierarchy}.json"))
 }
 
-/// The record for a claim as it is defined now; the error says in words why there is none, or what it does not show.
-pub(crate) fn read(state_dir: &Path, hierarchy: &HierarchyName, spec: &ReservationSpec) -> Result<Armed, String> {
+/// The record for a claim as it is defined now, on the disks that it has now, as far as these are known; the error says in words why there is
+/// none, or what it does not show. What a disk is called proves nothing, and need not stay the same.
+pub(crate) fn read(
+    state_dir: &Path,
+    hierarchy: &HierarchyName,
+    spec: &ReservationSpec,
+    disks: Option<&[Identity]>,
+) -> Result<Armed, String> {
     let file = file(state_dir, hierarchy);
     let text = fs::read(&file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
@@ -74,8 +91,11 @@ pub(crate) fn read(state_dir: &Path, hierarchy: &HierarchyName, spec: &Reservati
     })?;
     let armed: Armed =
         serde_json::from_slice(&text).map_err(|error| format!("{} cannot be understood: {error}", file.display()))?;
-    let of_these = armed.disks.iter().map(|disk| &disk.path).eq(spec.devices.iter());
-    if !of_these || armed.kind != format!("{:?}", spec.kind) {
+    let named = || armed.disks.iter().map(|disk| &disk.path).eq(spec.devices.iter());
+    if let Some(other) = disks.and_then(|disks| armed.other_than(disks)) {
+        return Err(other);
+    }
+    if (disks.is_none() && !named()) || armed.kind != format!("{:?}", spec.kind) {
         return Err("its claim was changed since it was tried out".to_owned());
     }
     let lacking = armed.disks.iter().find_map(|disk| Some((disk, disk.proof.lacking()?)));
@@ -91,6 +111,8 @@ mod tests {
 
     use ha_core::claim::reservation::{ReservationTiming, ReservationType};
 
+    use ha_resources::claim::reservation::scsi::Designator;
+
     use super::*;
 
     #[test]
@@ -103,28 +125,38 @@ mod tests {
             timing: ReservationTiming::default(),
             time_limit: Duration::from_secs(3),
         };
-        assert!(read(dir.path(), &web, &spec).unwrap_err().contains("nobody has tried"));
+        assert!(read(dir.path(), &web, &spec, None).unwrap_err().contains("nobody has tried"));
         let proof = Proof {
             can_be_taken: Shown::Yes,
             refuses_others: Shown::Yes,
             cuts_off: Shown::Yes,
+            refuses_writes: Shown::Yes,
             aborts: Shown::Yes,
             outlasts_power_loss: Shown::No,
             can_be_released: Shown::Yes,
             paths: 2,
         };
-        let disk = |proof| ProvenDisk { path: "/dev/one".into(), identity: "naa.1".to_owned(), proof };
+        let disk = |proof| ProvenDisk { path: "/dev/one".into(), identity: "naa.1 of 4096 bytes".to_owned(), proof };
         let armed = Armed::now(&spec, vec![disk(proof.clone())]);
         armed.write(dir.path(), &web).unwrap();
-        assert_eq!(read(dir.path(), &web, &spec), Ok(armed));
+        assert_eq!(read(dir.path(), &web, &spec, None), Ok(armed.clone()));
+        let identity = |name, size| Identity { designator: Designator::of_kernel(name).unwrap(), size };
+        let elsewhere = ReservationSpec { devices: vec!["/dev/other-name".into()], ..spec.clone() };
+        assert_eq!(
+            read(dir.path(), &web, &elsewhere, Some(&[identity("naa.1", 4096)])),
+            Ok(armed),
+            "the disk is the same"
+        );
+        let other = read(dir.path(), &web, &spec, Some(&[identity("naa.1", 8192)])).unwrap_err();
+        assert!(other.contains("with naa.1 of 4096 bytes, and has naa.1 of 8192 bytes now"), "{other}");
         let one_path = Proof { refuses_others: Shown::NotTried, cuts_off: Shown::NotTried, paths: 1, ..proof };
         Armed::now(&spec, vec![disk(one_path)]).write(dir.path(), &web).unwrap();
-        let lacking = read(dir.path(), &web, &spec).unwrap_err();
+        let lacking = read(dir.path(), &web, &spec, None).unwrap_err();
         assert!(
             lacking.contains("of /dev/one it is not shown that others are refused and that a dead holder"),
             "{lacking}"
         );
         spec.devices.push("/dev/two".into());
-        assert!(read(dir.path(), &web, &spec).unwrap_err().contains("was changed"));
+        assert!(read(dir.path(), &web, &spec, None).unwrap_err().contains("was changed"));
     }
 }

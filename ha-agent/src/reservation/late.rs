@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ha_core::claim::reservation::ReservationClaim;
-use ha_core::claim::{Acquire, Claim, EarlyFailures, Held, Holding, Loss, Refusal, Tenure};
+use ha_core::claim::{Acquire, Claim, EarlyFailures, Held, Holding, Loss, Refusal, Storage, Tenure};
 use ha_core::driver::Clock;
 use ha_core::name::{Epoch, HierarchyName, NodeName};
 use ha_resources::claim::reservation::ReservationSpec;
 use tokio::sync::watch;
 
-use super::{Common, Opener, Owned, Owners, open_all};
+use super::{Common, Opened, Opener, Owned, Owners, open_all};
 
 /// From one attempt to open the disks to the next.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -46,6 +46,7 @@ enum State {
 
 struct Open {
     claim: ReservationClaim,
+    storage: Vec<Storage>,
     _owned: Owned,
 }
 
@@ -63,13 +64,16 @@ impl LateReservation {
         LateReservation { begin, state: OnceLock::new() }
     }
 
-    async fn ready(&self) -> Result<Arc<Open>, Refusal> {
-        let begin = || {
+    fn state(&self) -> &watch::Receiver<State> {
+        self.state.get_or_init(|| {
             let (tell, state) = watch::channel(State::Opening);
             tokio::spawn(open(self.begin.clone(), tell));
             state
-        };
-        let mut state = self.state.get_or_init(begin).clone();
+        })
+    }
+
+    async fn ready(&self) -> Result<Arc<Open>, Refusal> {
+        let mut state = self.state().clone();
         // Whoever comes first waits for the first attempt, instead of being told that there is nothing to tell yet.
         let known = match state.wait_for(|state| !matches!(state, State::Opening)).await {
             Ok(known) => known.clone(),
@@ -114,10 +118,12 @@ async fn try_open(begin: &Begin) -> Result<Open, String> {
         tracing::warn!(hierarchy = %begin.hierarchy, "{finding}");
     }
     let owned = begin.owners.own(&begin.hierarchy, &disks)?;
+    let named = |disk: &Opened| Storage { name: disk.path.display().to_string(), identity: disk.identity.to_string() };
+    let storage = disks.iter().map(named).collect();
     let devices = disks.into_iter().map(|disk| disk.device).collect();
     let config = begin.common.config(begin.hierarchy.clone(), &begin.spec);
     let claim = ReservationClaim::new(devices, config, begin.clock.clone()).map_err(|e| e.to_string())?;
-    Ok(Open { claim, _owned: owned })
+    Ok(Open { claim, storage, _owned: owned })
 }
 
 #[async_trait]
@@ -134,6 +140,13 @@ impl Claim for LateReservation {
         match self.ready().await {
             Ok(open) => open.claim.uphold(epoch).await,
             Err(refused) => Err(Loss::unproven(refused.to_string())),
+        }
+    }
+
+    fn stands_on(&self) -> Vec<Storage> {
+        match &*self.state().borrow() {
+            State::Open(open) => open.storage.clone(),
+            State::Opening | State::NotYet(_) => Vec::new(),
         }
     }
 

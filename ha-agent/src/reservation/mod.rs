@@ -14,10 +14,13 @@ pub(crate) mod show;
 pub(crate) mod testing;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use ha_core::claim::reservation::device::{Failure, PathName};
 use ha_core::claim::reservation::{ReservationConfig, ReservationDevice};
 use ha_core::name::{ClusterName, HierarchyName, NodeName};
 use ha_resources::claim::reservation::{Disk, Identity, OpenError, ReservationSpec};
@@ -30,10 +33,36 @@ pub(crate) struct Opened {
     pub(crate) path: PathBuf,
     /// What commands are sent to.
     pub(crate) device: Arc<dyn ReservationDevice>,
+    /// How a write is tried out on it.
+    pub(crate) rewrite: Arc<dyn Rewrite>,
     /// Who it is.
     pub(crate) identity: Identity,
     /// What stands in nobody's way now, and may later.
     pub(crate) findings: Vec<String>,
+}
+
+/// A write that changes nothing, to see whether it is refused; on a disk that nobody uses.
+#[async_trait]
+pub(crate) trait Rewrite: Send + Sync + 'static {
+    /// Keeps this machine from using the disk for as long as what is returned is there; the error says that it does.
+    fn keep_unused(&self) -> Result<Unused, OpenError>;
+
+    /// Writes what is there, on one path.
+    async fn rewrite(&self, path: &PathName) -> Result<(), Failure>;
+}
+
+/// A disk is not used on this machine while this is there.
+pub(crate) struct Unused(#[expect(dead_code, reason = "what counts is when it is closed")] pub(crate) Option<File>);
+
+#[async_trait]
+impl Rewrite for Disk {
+    fn keep_unused(&self) -> Result<Unused, OpenError> {
+        Disk::keep_unused(self).map(Some).map(Unused)
+    }
+
+    async fn rewrite(&self, path: &PathName) -> Result<(), Failure> {
+        Disk::rewrite(self, path).await
+    }
 }
 
 /// Opens disks: those of the machine, or simulated ones in tests.
@@ -48,9 +77,10 @@ pub(crate) struct Machine;
 
 impl Opener for Machine {
     fn open(&self, path: &Path, time_limit: Duration) -> Result<Opened, OpenError> {
-        let disk = Disk::open(path, time_limit)?;
+        let disk = Arc::new(Disk::open(path, time_limit)?);
         let findings = disk.findings().iter().map(ToString::to_string).collect();
-        Ok(Opened { path: path.to_owned(), identity: disk.identity().clone(), findings, device: Arc::new(disk) })
+        let (path, identity) = (path.to_owned(), disk.identity().clone());
+        Ok(Opened { path, identity, findings, device: disk.clone(), rewrite: disk })
     }
 }
 
@@ -123,6 +153,16 @@ impl Owners {
         let identities: Vec<Identity> = disks.iter().map(|disk| disk.identity.clone()).collect();
         owners.extend(identities.iter().map(|identity| (identity.clone(), hierarchy.clone())));
         Ok(Owned { owners: self.clone(), identities })
+    }
+}
+
+impl Owners {
+    /// The disks of a hierarchy, if they are open.
+    pub(crate) fn disks_of(&self, hierarchy: &HierarchyName) -> Option<Vec<Identity>> {
+        let owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let disks: Vec<Identity> =
+            owners.iter().filter(|(_, owner)| *owner == hierarchy).map(|(disk, _)| disk.clone()).collect();
+        (!disks.is_empty()).then_some(disks)
     }
 }
 

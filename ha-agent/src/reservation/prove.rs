@@ -1,6 +1,7 @@
 //! Trying out what a disk does with reservations, on a disk that nobody uses; nothing is left behind.
 //!
-//! Decides what is tried, and what may be said afterwards. No data is read or written. Works with keys of this node of epoch 0, which no
+//! Decides what is tried, and what may be said afterwards. No data is
+//! changed: where a write is tried, what is on the disk is written back, and only where an operator asked for that. Works with keys of this node of epoch 0, which no
 //! tenure has: whatever is left after a loss of power is taken away by the next claim like any dead holder's.
 
 use std::future::Future;
@@ -14,26 +15,41 @@ use ha_core::name::Epoch;
 use serde::{Deserialize, Serialize};
 
 use super::show::ask;
+use super::{Rewrite, Unused};
 
+/// So often a command is sent again that was answered by something the disk had to tell.
+const ATTENTIONS_MAX: usize = 16;
 /// Two nodes that try a disk out together wait for each other for so long.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The one that was cut off says so long what became of its write.
+const WORD_WITHIN: Duration = Duration::from_secs(30);
 /// And look so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What was shown on a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Shown {
     /// It was tried, and is so.
     Yes,
     /// It was tried, and is not so.
     No,
     /// It could not be tried from here.
+    #[default]
     NotTried,
 }
 
 impl Shown {
     fn of(is: bool) -> Shown {
         if is { Shown::Yes } else { Shown::No }
+    }
+
+    /// What two things show together.
+    fn and(self, other: Shown) -> Shown {
+        match (self, other) {
+            (Shown::No, _) | (_, Shown::No) => Shown::No,
+            (Shown::Yes, Shown::Yes) => Shown::Yes,
+            _ => Shown::NotTried,
+        }
     }
 }
 
@@ -46,6 +62,9 @@ pub(crate) struct Proof {
     pub(crate) refuses_others: Shown,
     /// A holder is cut off by preemption: its key is gone, the reservation is the other's, and what it asks for is refused.
     pub(crate) cuts_off: Shown,
+    /// The device refuses the writes of who is not registered and of who is cut off, and carries out those of the holder.
+    #[serde(default)]
+    pub(crate) refuses_writes: Shown,
     /// Commands of a holder that is cut off are aborted (PREEMPT AND ABORT).
     pub(crate) aborts: Shown,
     /// Keys and reservation were accepted as to survive loss of power (APTPL).
@@ -69,6 +88,9 @@ pub(crate) enum Unproven {
         /// By whom.
         by: String,
     },
+    /// Somebody on this machine uses it, or may.
+    #[error("{0}; nothing was changed")]
+    UsedHere(String),
     /// No path.
     #[error("{0} has no path that works")]
     NoPath(String),
@@ -122,6 +144,7 @@ pub(crate) struct Trial<'a> {
     keyring: &'a Keyring,
     device: &'a dyn ReservationDevice,
     kind: ReservationType,
+    rewrite: Option<&'a dyn Rewrite>,
     holder: Key,
     other: Key,
 }
@@ -136,11 +159,21 @@ impl<'a> Trial<'a> {
         kind: ReservationType,
     ) -> Trial<'a> {
         let key = |role| keyring.encode(ClusterKey { role, node: me, epoch: Epoch::ZERO }).expect("epoch 0 fits");
-        Trial { keyring, device, kind, holder: key(Role::Holder), other: key(Role::Challenger) }
+        Trial { keyring, device, kind, rewrite: None, holder: key(Role::Holder), other: key(Role::Challenger) }
+    }
+
+    /// Tries writes, too.
+    pub(crate) fn with_writes(self, rewrite: &'a dyn Rewrite) -> Trial<'a> {
+        Trial { rewrite: Some(rewrite), ..self }
+    }
+
+    fn unused(&self) -> Result<Option<Unused>, Unproven> {
+        self.rewrite.map(Rewrite::keep_unused).transpose().map_err(|used| Unproven::UsedHere(used.to_string()))
     }
 
     /// Tries everything, and takes away what it registered: at the end, after an error, and when `interrupted` is over.
     pub(crate) async fn run(&self, interrupted: impl Future<Output = ()>) -> Result<Proof, Unproven> {
+        let _unused = self.unused()?;
         let paths = self.free().await?;
         self.carefully(&paths, self.steps(&paths), interrupted).await
     }
@@ -151,12 +184,14 @@ impl<'a> Trial<'a> {
         rival: NodeNumber,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Proof, Unproven> {
+        let _unused = self.unused()?;
         let paths = self.device.paths();
         self.carefully(&paths, self.steps_against(&paths, rival), interrupted).await
     }
 
     /// Takes the disk, and waits until another node has cut this one off.
     pub(crate) async fn hold(&self, interrupted: impl Future<Output = ()>) -> Result<Proof, Unproven> {
+        let _unused = self.unused()?;
         let paths = self.free().await?;
         self.carefully(&paths, self.be_cut_off(&paths), interrupted).await
     }
@@ -180,19 +215,25 @@ impl<'a> Trial<'a> {
 
     async fn steps_against(&self, paths: &[PathName], rival: NodeNumber) -> Result<Proof, Unproven> {
         let Some(path) = paths.first() else { return Err(Unproven::NoPath(self.name())) };
-        let key = ClusterKey { role: Role::Holder, node: rival, epoch: Epoch::ZERO };
-        let Ok(victim) = self.keyring.encode(key) else { return Err(Unproven::NoPath(self.name())) };
+        let key = |role| self.keyring.encode(ClusterKey { role, node: rival, epoch: Epoch::ZERO });
+        let (Ok(victim), Ok(word)) = (key(Role::Holder), key(Role::Challenger)) else {
+            return Err(Unproven::NoPath(self.name()));
+        };
         let awaited = format!("{} to hold it (`ha arm HIERARCHY --hold`)", self.keyring.describe(victim));
         self.until(path, awaited, |holder, keys| holder == Some(victim) && keys.contains(&victim) && keys.len() == 1)
             .await?;
         let refused = ask(self.device, path, Command::Reserve { key: self.holder, kind: self.kind }).await;
+        let stranger = self.write_is_refused(path).await;
         let keeps = self.register(path, self.holder).await?;
         let aborts = self.aborts(path).await;
         let queued = if aborts == Shown::Yes { Queued::Aborted } else { Queued::Stay };
         let command = Command::Preempt { key: self.holder, victim: Some(victim), kind: self.kind, queued };
         self.change(path, "preempting", command).await?;
-        self.expect(path, "it says that the holder was preempted", self.holder, &[self.holder]).await?;
+        // The one that was cut off may have said its word already.
+        self.expect_but(path, "it says that the holder was preempted", self.holder, &[self.holder], Some(word)).await?;
+        let refuses_writes = stranger.and(self.own_write(path).await).and(self.word(path, (victim, word)).await);
         Ok(Proof {
+            refuses_writes,
             can_be_taken: Shown::Yes,
             refuses_others: refused_to(&refused),
             cuts_off: Shown::Yes,
@@ -211,7 +252,10 @@ impl<'a> Trial<'a> {
         let awaited = "another node to cut this one off (`ha arm HIERARCHY --against NODE`)".to_owned();
         self.until(path, awaited, |holder, keys| holder != Some(self.holder) && !keys.contains(&self.holder)).await?;
         let again = ask(self.device, path, Command::Reserve { key: self.holder, kind }).await;
+        let refuses_writes = self.write_is_refused(path).await;
+        self.say(path, refuses_writes).await?;
         Ok(Proof {
+            refuses_writes,
             can_be_taken: Shown::Yes,
             refuses_others: Shown::NotTried,
             cuts_off: refused_to(&again),
@@ -275,6 +319,7 @@ impl<'a> Trial<'a> {
             can_be_taken: Shown::Yes,
             refuses_others: Shown::NotTried,
             cuts_off: Shown::NotTried,
+            refuses_writes: Shown::NotTried,
             aborts: self.aborts(first).await,
             outlasts_power_loss: Shown::of(keeps == PowerLoss::Keeps),
             can_be_released: Shown::NotTried,
@@ -283,7 +328,10 @@ impl<'a> Trial<'a> {
         if let Some(second) = others.first() {
             let refused = ask(self.device, second, Command::Reserve { key: self.other, kind }).await;
             proof.refuses_others = refused_to(&refused);
+            let stranger = self.write_is_refused(second).await;
             proof.cuts_off = self.cut_off(first, second, proof.aborts).await?;
+            let fenced = self.write_is_refused(first).await;
+            proof.refuses_writes = stranger.and(self.own_write(second).await).and(fenced);
         }
         Ok(proof)
     }
@@ -310,6 +358,59 @@ impl<'a> Trial<'a> {
         Ok(refused_to(&again))
     }
 
+    /// Whether a write on a path that has no right to it is refused.
+    async fn write_is_refused(&self, path: &PathName) -> Shown {
+        match self.write(path).await {
+            Some(Ok(())) => Shown::No,
+            Some(Err(Failure::Conflict)) => Shown::Yes,
+            _ => Shown::NotTried,
+        }
+    }
+
+    /// A refusal shows nothing on a disk that refuses every write.
+    async fn own_write(&self, path: &PathName) -> Shown {
+        match self.write(path).await {
+            Some(Ok(())) => Shown::Yes,
+            _ => Shown::NotTried,
+        }
+    }
+
+    async fn write(&self, path: &PathName) -> Option<Result<(), Failure>> {
+        let rewrite = self.rewrite?;
+        let mut answer = rewrite.rewrite(path).await;
+        for _ in 0..ATTENTIONS_MAX {
+            let Err(Failure::UnitAttention(_)) = answer else { break };
+            answer = rewrite.rewrite(path).await;
+        }
+        Some(answer)
+    }
+
+    /// The node that was cut off has no other way to tell the one that did it: it registers again, under one key if its write was refused, under
+    /// the other one if it was not; and waits until that was read.
+    async fn say(&self, path: &PathName, refused: Shown) -> Result<(), Unproven> {
+        let word = match refused {
+            Shown::Yes => self.other,
+            Shown::No => self.holder,
+            Shown::NotTried => return Ok(()),
+        };
+        self.register(path, word).await?;
+        let awaited = "the other node to end".to_owned();
+        self.until(path, awaited, |holder, keys| holder.is_none() || !keys.contains(&word)).await
+    }
+
+    /// What the node that was cut off says.
+    async fn word(&self, path: &PathName, (written, refused): (Key, Key)) -> Shown {
+        if self.rewrite.is_none() {
+            return Shown::NotTried;
+        }
+        let said = self.until(path, String::new(), |_, keys| keys.contains(&refused) || keys.contains(&written));
+        let Ok(Ok(())) = tokio::time::timeout(WORD_WITHIN, said).await else { return Shown::NotTried };
+        match look(self.keyring, self.device, path).await {
+            Ok(shown) => Shown::of(shown.keys.iter().any(|seen| seen.key == refused)),
+            Err(_) => Shown::NotTried,
+        }
+    }
+
     /// Says what the disk agreed to as to loss of power.
     async fn register(&self, path: &PathName, key: Key) -> Result<PowerLoss, Unproven> {
         let command = |power_loss| Command::RegisterIgnoring { new: Some(key), ports: Ports::This, power_loss };
@@ -332,9 +433,21 @@ impl<'a> Trial<'a> {
     }
 
     async fn expect(&self, path: &PathName, what: &'static str, holder: Key, keys: &[Key]) -> Result<(), Unproven> {
+        self.expect_but(path, what, holder, keys, None).await
+    }
+
+    async fn expect_but(
+        &self,
+        path: &PathName,
+        what: &'static str,
+        holder: Key,
+        keys: &[Key],
+        besides: Option<Key>,
+    ) -> Result<(), Unproven> {
         let shown = look(self.keyring, self.device, path).await.map_err(|f| self.failed("reading back", f))?;
         let held = shown.held.is_some_and(|held| held.key == Some(holder) && held.kind == self.kind);
-        let registered: Vec<Key> = shown.keys.iter().map(|seen| seen.key).collect();
+        let registered = shown.keys.iter().map(|seen| seen.key).filter(|key| Some(*key) != besides);
+        let registered: Vec<Key> = registered.collect();
         if held && registered == keys {
             return Ok(());
         }
@@ -392,6 +505,11 @@ impl Proof {
             (self.refuses_others, "that others are refused"),
             (self.cuts_off, "that a dead holder can be cut off"),
         ];
+        if self.refuses_writes == Shown::No {
+            return Some(
+                "it was tried and is NOT so that the writes of a node that was cut off are refused".to_owned(),
+            );
+        }
         let wrong: Vec<&str> = all.iter().filter(|(shown, _)| *shown == Shown::No).map(|(_, what)| *what).collect();
         if !wrong.is_empty() {
             return Some(format!("it was tried and is NOT so {}", wrong.join(" and ")));
@@ -416,7 +534,7 @@ impl Proof {
             (self.aborts, "PREEMPT AND ABORT: what a holder left under way is aborted"),
             (self.outlasts_power_loss, "APTPL: keys and reservation outlast loss of power (as it says)"),
             (self.can_be_released, "everything was taken away again"),
-            (Shown::NotTried, "the refusal of a write itself: no data is written here"),
+            (self.refuses_writes, "who is not registered, and who was cut off, is refused every write"),
         ]
     }
 }
@@ -449,7 +567,7 @@ mod tests {
     async fn try_out(shelf: &Arc<Shelf>, interrupted: impl Future<Output = ()>) -> Result<Proof, Unproven> {
         let (keyring, disk) = (keyring(), open(shelf));
         let me = keyring.number_of(&common("alpha").node).unwrap();
-        Trial::new(&keyring, me, &*disk.device, KIND).run(interrupted).await
+        Trial::new(&keyring, me, &*disk.device, KIND).with_writes(&*disk.rewrite).run(interrupted).await
     }
 
     /// A key as some other cluster would have, registered over a third initiator.
@@ -478,7 +596,7 @@ mod tests {
             let shelf = Arc::new(shelf);
             let proof = try_out(&shelf, std::future::pending()).await.unwrap();
             assert_eq!(proof.lacking(), None, "{proof:?}");
-            assert_eq!((proof.can_be_released, proof.paths), (Shown::Yes, 2));
+            assert_eq!((proof.can_be_released, proof.refuses_writes, proof.paths), (Shown::Yes, Shown::Yes, 2));
             assert!(is_free(&shelf));
         }
     }
@@ -504,14 +622,15 @@ mod tests {
         let reached = |node: &str| shelf.reached_by(node).open(Path::new("/dev/one"), Duration::from_secs(3)).unwrap();
         let (alpha, beta) = (reached("alpha"), reached("beta"));
         let number = |node: &str| keyring.number_of(&common(node).node).unwrap();
-        let winner = Trial::new(&keyring, number("alpha"), &*alpha.device, KIND);
-        let holder = Trial::new(&keyring, number("beta"), &*beta.device, KIND);
+        let winner = Trial::new(&keyring, number("alpha"), &*alpha.device, KIND).with_writes(&*alpha.rewrite);
+        let holder = Trial::new(&keyring, number("beta"), &*beta.device, KIND).with_writes(&*beta.rewrite);
         let (won, lost) = tokio::join!(
             winner.run_against(number("beta"), std::future::pending()),
             holder.hold(std::future::pending())
         );
-        assert_eq!(won.unwrap().lacking(), None);
-        assert_eq!(lost.unwrap().cuts_off, Shown::Yes);
+        let (won, lost) = (won.unwrap(), lost.unwrap());
+        assert_eq!((won.lacking(), won.refuses_writes), (None, Shown::Yes));
+        assert_eq!((lost.cuts_off, lost.refuses_writes), (Shown::Yes, Shown::Yes));
         assert!(is_free(&shelf));
         let alone = winner.run_against(number("beta"), std::future::pending()).await.unwrap_err();
         assert!(alone.to_string().contains("waited 120 s for beta (epoch 0) to hold it"), "{alone}");

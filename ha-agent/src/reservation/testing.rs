@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use ha_core::claim::reservation::ReservationDevice;
 use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName};
 use ha_core::name::{ClusterName, NodeName};
-use ha_core::sim::scsi::{Device, Nexus, Reply, Request, Target};
+use ha_core::sim::scsi::{Device, Lba, Nexus, Reply, Request, Stamp, Target};
 use ha_resources::claim::reservation::scsi::Designator;
 use ha_resources::claim::reservation::{Identity, OpenError};
 
-use super::{Common, Opened, Opener};
+use super::{Common, Opened, Opener, Rewrite, Unused};
 
 /// A simulated disk.
 pub(crate) type Simulated = Arc<Mutex<Device>>;
@@ -75,14 +75,14 @@ impl Opener for Reached {
         let links = self.shelf.links.lock().unwrap();
         let Some(name) = links.get(path) else { return Err(OpenError::NotFound(path.to_owned())) };
         let designator = Designator::of_kernel(&format!("naa.{name}")).unwrap();
-        let wire = Wire {
+        let wire = Arc::new(Wire {
             name: path.display().to_string(),
             disk: self.shelf.disk(name),
             initiator: self.initiator,
             time_limit,
-        };
+        });
         let identity = Identity { designator, size: 1 << 30 };
-        Ok(Opened { path: path.to_owned(), device: Arc::new(wire), identity, findings: Vec::new() })
+        Ok(Opened { path: path.to_owned(), device: wire.clone(), rewrite: wire, identity, findings: Vec::new() })
     }
 }
 
@@ -92,6 +92,20 @@ struct Wire {
     disk: Simulated,
     initiator: u16,
     time_limit: Duration,
+}
+
+#[async_trait]
+impl Rewrite for Wire {
+    fn keep_unused(&self) -> Result<Unused, OpenError> {
+        Ok(Unused(None))
+    }
+    async fn rewrite(&self, path: &PathName) -> Result<(), Failure> {
+        tokio::task::yield_now().await;
+        let nexus = Nexus { initiator: self.initiator, port: path.as_str().parse().unwrap() };
+        let mut disk = self.disk.lock().unwrap();
+        disk.connect(nexus);
+        disk.run(nexus, Request::Write(Lba(0), Stamp(0))).unwrap().map(drop)
+    }
 }
 
 #[async_trait]

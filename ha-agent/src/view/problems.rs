@@ -166,7 +166,11 @@ fn of_hierarchy(hierarchy: &HierarchyStatus, views: &BTreeMap<&NodeName, &Snapsh
     for node in &hierarchy.nodes {
         let answered = views.contains_key(&node.node);
         if let (Some(why), true) = (&node.ineligible, answered && !why_is_standby(node)) {
-            if node.holds() {
+            if why.contains("not the same disk") {
+                let help =
+                    "nobody takes the hierarchy while they differ: compare `ha claim show` on both nodes".to_owned();
+                found.add_with_help(Severity::Error, name, format!("{}: {why}", node.node), help);
+            } else if node.holds() {
                 found.add(Severity::Warning, name, format!("{} has it, though: {why}", node.node));
             } else {
                 found.add(Severity::Warning, name, format!("{} could not serve it: {why}", node.node));

@@ -79,6 +79,15 @@ pub struct Acquire {
     pub adopt: Option<Epoch>,
 }
 
+/// Storage that a claim lives on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// What it is called on this node.
+    pub name: String,
+    /// Who it says it is, with its size: the same through every path and on every node.
+    pub identity: String,
+}
+
 /// Who has a claim, as [`Claim::inspect`] saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
@@ -172,6 +181,12 @@ pub trait Claim: Send + Sync + 'static {
     /// Proves that the claim is still held under `epoch`, defends it and renews it. Called regularly
     /// while the claim is held; not called for claims with a [shared lease](Claim::shared_lease), which renew themselves.
     async fn uphold(&self, epoch: Epoch) -> Result<Tenure, Loss>;
+
+    /// The storage that this node reaches the claim through, as far as it knows it now: the same on every node that may serve the hierarchy, or
+    /// they would each hold something else. Empty, which is the default, if it is not known yet or there is nothing to compare. Cheap.
+    fn stands_on(&self) -> Vec<Storage> {
+        Vec::new()
+    }
 
     /// Waits until the claim, held under `epoch`, is known to be lost for good, and says how: so that the loss is acted on at once and not
     /// when [`Claim::uphold`] is called next. Cancel-safe. A claim that learns of a loss only when it is asked never returns, which is

@@ -31,6 +31,8 @@ pub struct Announcement {
     pub heir: Option<NodeName>,
     /// Why it is not in service there any more, or may not stay so. Nothing is decided by it: it is for people.
     pub disturbance: Option<Disturbance>,
+    /// Which storage the claim lives on there, if that is known; at most [`crate::contact::STORAGE_BYTES_MAX`] bytes.
+    pub storage: Option<String>,
 }
 
 /// Why a hierarchy is not in service any more on the node that had it, or may not stay so.
@@ -102,7 +104,7 @@ impl AnnouncedPhase {
 /// A node leaves a hierarchy to others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declined {
-    /// Why, for people; at most 200 bytes.
+    /// Why, for people; at most 150 bytes.
     pub why: String,
     /// How long from the moment of the announcement; `None` until cleared by an operator.
     pub for_ms: Option<u64>,

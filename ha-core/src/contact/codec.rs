@@ -21,8 +21,10 @@ use super::parcel::{FRAGMENT_BYTES, FRAGMENT_COUNT_MAX, ParcelId};
 
 /// Reasons for people are cut to so many bytes, so that every announcement fits into one datagram.
 pub const REASON_BYTES_MAX: usize = 200;
-/// What disturbs a hierarchy is cut to so many.
+/// What disturbs a hierarchy, and why a node does not take it, is cut to so many.
 pub const DISTURBANCE_BYTES_MAX: usize = 150;
+/// Which storage a claim lives on is told in so many.
+pub const STORAGE_BYTES_MAX: usize = 100;
 /// Who asked for something, and software versions, are cut to so many bytes.
 pub const SHORT_BYTES_MAX: usize = 64;
 
@@ -60,6 +62,7 @@ pub enum Field {
     DisturbanceKind,
     DisturbanceWhy,
     DisturbanceAge,
+    Storage,
     DirectiveFlags,
     DirectiveSerial,
     DirectiveAuthor,
@@ -136,6 +139,8 @@ const HAS_FAILURES: u8 = 8;
 const HAS_DIRECTIVE: u8 = 16;
 const HAS_HEIR: u8 = 32;
 const HAS_DISTURBANCE: u8 = 64;
+/// In the byte of the phase.
+const HAS_STORAGE: u8 = 128;
 
 const HAS_AUTHOR: u8 = 1;
 const HAS_PIN: u8 = 2;
@@ -332,18 +337,19 @@ fn put_announcement(out: &mut Vec<u8>, it: &Announcement) {
             | flag(HAS_HEIR, it.heir.is_some())
             | flag(HAS_DISTURBANCE, it.disturbance.is_some()),
     );
-    out.push(PHASES.iter().position(|p| *p == it.phase).unwrap_or_default() as u8);
+    let phase = PHASES.iter().position(|p| *p == it.phase).unwrap_or_default() as u8;
+    out.push(phase | flag(HAS_STORAGE, it.storage.is_some()));
     put_number(out, it.epoch.0);
     out.push(it.utility.get());
     out.extend_from_slice(&it.definition.0.to_be_bytes());
     if let Some(declined) = &it.declined {
-        put_text(out, &declined.why, REASON_BYTES_MAX);
+        put_text(out, &declined.why, DISTURBANCE_BYTES_MAX);
     }
     if let Some(for_ms) = declined_for {
         put_number(out, for_ms);
     }
     if let Some(unready) = &it.unready {
-        put_text(out, unready, REASON_BYTES_MAX);
+        put_text(out, unready, DISTURBANCE_BYTES_MAX);
     }
     if has_failures {
         out.push(it.failures.count);
@@ -359,6 +365,9 @@ fn put_announcement(out: &mut Vec<u8>, it: &Announcement) {
         out.push(DISTURBANCES.iter().position(|k| *k == disturbance.kind).unwrap_or_default() as u8);
         put_text(out, &disturbance.why, DISTURBANCE_BYTES_MAX);
         put_number(out, u64::from(disturbance.told_after_ms));
+    }
+    if let Some(storage) = &it.storage {
+        put_text(out, storage, STORAGE_BYTES_MAX);
     }
 }
 
@@ -528,18 +537,21 @@ fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError
         return Err(DecodeError { field: Field::AnnouncementFlags, fault: Fault::Meaningless });
     }
     let meaningless = |field| DecodeError { field, fault: Fault::Meaningless };
-    let phase = PHASES.get(usize::from(input.byte(Field::Phase)?)).copied().ok_or(meaningless(Field::Phase))?;
+    let phase = input.byte(Field::Phase)?;
+    let has_storage = phase & HAS_STORAGE != 0;
+    let phase = PHASES.get(usize::from(phase & !HAS_STORAGE)).copied().ok_or(meaningless(Field::Phase))?;
     let epoch = Epoch(input.number(Field::Epoch)?);
     let utility = Utility::new(input.byte(Field::Utility)?).map_err(|_| meaningless(Field::Utility))?;
     let definition = Fingerprint(input.fixed(Field::Definition)?);
     let declined = if has(HAS_DECLINED) {
-        let why = input.text(Field::DeclinedWhy, REASON_BYTES_MAX)?.to_owned();
+        let why = input.text(Field::DeclinedWhy, DISTURBANCE_BYTES_MAX)?.to_owned();
         let for_ms = if has(HAS_DECLINED_FOR) { Some(input.number(Field::DeclinedFor)?) } else { None };
         Some(Declined { why, for_ms })
     } else {
         None
     };
-    let unready = if has(HAS_UNREADY) { Some(input.text(Field::Unready, REASON_BYTES_MAX)?.to_owned()) } else { None };
+    let unready =
+        if has(HAS_UNREADY) { Some(input.text(Field::Unready, DISTURBANCE_BYTES_MAX)?.to_owned()) } else { None };
     let failures = if has(HAS_FAILURES) {
         let count = input.byte(Field::FailureCount)?;
         let first_ms_ago = input.number_to(Field::FailureAge, u64::from(u32::MAX))? as u32;
@@ -558,7 +570,20 @@ fn take_announcement(input: &mut Reader<'_>) -> Result<Announcement, DecodeError
     } else {
         None
     };
-    Ok(Announcement { phase, epoch, utility, declined, unready, failures, directive, definition, heir, disturbance })
+    let storage = if has_storage { Some(input.text(Field::Storage, STORAGE_BYTES_MAX)?.to_owned()) } else { None };
+    Ok(Announcement {
+        phase,
+        epoch,
+        utility,
+        declined,
+        unready,
+        failures,
+        directive,
+        definition,
+        heir,
+        disturbance,
+        storage,
+    })
 }
 
 fn take_directive(input: &mut Reader<'_>) -> Result<Directive, DecodeError> {

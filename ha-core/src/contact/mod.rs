@@ -33,7 +33,9 @@ use told::{Progress, Told};
 pub use announcement::{
     AnnouncedPhase, Announcement, Declined, Directive, Disturbance, DisturbanceKind, NodeAnnouncement,
 };
-pub use codec::{DISTURBANCE_BYTES_MAX, DecodeError, Fault, Field, REASON_BYTES_MAX, SHORT_BYTES_MAX};
+pub use codec::{
+    DISTURBANCE_BYTES_MAX, DecodeError, Fault, Field, REASON_BYTES_MAX, SHORT_BYTES_MAX, STORAGE_BYTES_MAX,
+};
 pub use event::ContactEvent;
 pub use ids::{NodeId, NodeIdError, NodeIds};
 pub use keys::{KeyFileError, KeyId, KeyProblem, KeyRing};

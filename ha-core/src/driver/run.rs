@@ -170,6 +170,9 @@ impl Run {
         let mut tasks = senses::measure(name.clone(), probes, self.inputs.clone());
         let named = member.hierarchy.resources.iter().zip(&member.resources);
         let resources = named.map(|(spec, resource)| (spec.name.to_string(), resource.clone())).collect();
+        if member.claim.shared_lease().is_none() {
+            tasks.push(senses::storage(name.clone(), member.claim.clone(), self.inputs.clone()));
+        }
         tasks.push(senses::readiness(name.clone(), resources, self.running.clone(), self.inputs.clone()));
         tasks
     }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
 use super::plugin::{Probe, Resource};
-use crate::claim::{LeaseNews, SharedLease};
+use crate::claim::{Claim, LeaseNews, SharedLease};
 use crate::engine::Input;
 use crate::name::{HierarchyName, Utility};
 
@@ -119,6 +119,24 @@ async fn lacking(resources: &[(String, Arc<dyn Resource>)]) -> Option<String> {
         }
     }
     None
+}
+
+/// Looks all the time what storage a claim lives on.
+pub(super) fn storage(name: HierarchyName, claim: Arc<dyn Claim>, inputs: UnboundedSender<Input>) -> AbortHandle {
+    tokio::spawn(async move {
+        let mut told = Vec::new();
+        loop {
+            let storage = claim.stands_on();
+            if told != storage {
+                let _ = inputs.send(Input::StandsOn { hierarchy: name.clone(), storage: storage.clone() });
+                told = storage;
+            }
+            // Not known yet: a node that begins is about to be asked for it.
+            let pause = if told.is_empty() { READY_EVERY / 20 } else { READY_EVERY };
+            tokio::time::sleep(pause).await;
+        }
+    })
+    .abort_handle()
 }
 
 /// Tells everything that is new on a shared lease.

@@ -17,6 +17,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// So much of who asked and why is kept, in characters: it travels in announcements.
 const BY_MAX: usize = 100;
 const REASON_MAX: usize = 200;
+const WAS_MAX: usize = 300;
 
 /// What one node sends to another for an operator.
 #[derive(Serialize, Deserialize)]
@@ -145,12 +146,14 @@ impl Engine {
                 done(format!("{what} for {hierarchy}"))
             }
             Ask::Clear { hierarchy } => {
-                self.direct(hierarchy, by, reason, Some("cleared"), |d| {
-                    d.cleared += 1;
-                    d.quarantined = None;
-                });
-                self.with_life(hierarchy, |life, _, now, out| life.clear(now, out));
+                self.clear(hierarchy, command);
                 done(format!("{hierarchy}: declines, failure counts and quarantine are forgotten on every node"))
+            }
+            Ask::Broken { hierarchy, was } => {
+                let (by, why) = (shortened(by, BY_MAX), shortened(reason, REASON_MAX));
+                self.tell(Some(hierarchy), Happened::ClaimBroken { was: shortened(was, WAS_MAX), by, why });
+                self.clear(hierarchy, command);
+                done(format!("{hierarchy}: it is kept in the events that its reservation was broken, by whom and why"))
             }
             Ask::Move { hierarchy, to } => self.switchover(hierarchy, to.as_ref(), by, reason),
             Ask::Standby => {
@@ -172,6 +175,14 @@ impl Engine {
             }
             Ask::View => Verdict::Done(Ok(Reply::View(Box::new(self.snapshot(self.now))))),
         }
+    }
+
+    fn clear(&mut self, hierarchy: &HierarchyName, command: &Command) {
+        self.direct(hierarchy, &command.by, &command.reason, Some("cleared"), |d| {
+            d.cleared += 1;
+            d.quarantined = None;
+        });
+        self.with_life(hierarchy, |life, _, now, out| life.clear(now, out));
     }
 
     fn set_standby(&mut self, standby: Option<String>, by: &str, reason: &str) {

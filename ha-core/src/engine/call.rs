@@ -95,7 +95,8 @@ impl Input {
             | Input::WatchFired { hierarchy, .. }
             | Input::Measured { hierarchy, .. }
             | Input::Readiness { hierarchy, .. }
-            | Input::ClaimLost { hierarchy, .. } => Some(hierarchy),
+            | Input::ClaimLost { hierarchy, .. }
+            | Input::StandsOn { hierarchy, .. } => Some(hierarchy),
             Input::Command { command, .. } => command.what.hierarchy(),
             Input::Received { .. } | Input::Lease { .. } | Input::Pressure(_) | Input::Trouble { .. } => None,
         }
@@ -144,6 +145,11 @@ impl fmt::Display for Input {
             }
             Input::Upheld { hierarchy, answer: Ok(_), .. } => write!(f, "{hierarchy}: claim upheld"),
             Input::Upheld { hierarchy, answer: Err(loss), .. } => write!(f, "{hierarchy}: claim not upheld: {loss}"),
+            Input::StandsOn { hierarchy, storage } => {
+                let names: Vec<String> =
+                    storage.iter().map(|one| format!("{} is {}", one.name, one.identity)).collect();
+                write!(f, "{hierarchy}: {}", names.join(", "))
+            }
             Input::ClaimLost { hierarchy, loss, .. } => write!(f, "{hierarchy}: claim lost: {loss}"),
             Input::Released { hierarchy, answer: Ok(()), .. } => write!(f, "{hierarchy}: claim released"),
             Input::Released { hierarchy, answer: Err(why), .. } => write!(f, "{hierarchy}: claim not released: {why}"),

@@ -62,6 +62,14 @@ pub enum Ask {
         /// Which.
         hierarchy: HierarchyName,
     },
+    /// An operator has removed every key and the reservation from the claim's disks: to be remembered, and as after `Clear`, the hierarchy is
+    /// taken up anew.
+    Broken {
+        /// Which.
+        hierarchy: HierarchyName,
+        /// Whose keys were removed, and from which disks, in words.
+        was: String,
+    },
     /// The node hands over all it serves and takes nothing.
     Standby,
     /// Ends `Standby`.
@@ -91,7 +99,8 @@ impl Ask {
             | Ask::Move { hierarchy, .. }
             | Ask::Unpin { hierarchy }
             | Ask::Maintenance { hierarchy, .. }
-            | Ask::Clear { hierarchy } => Some(hierarchy),
+            | Ask::Clear { hierarchy }
+            | Ask::Broken { hierarchy, .. } => Some(hierarchy),
             Ask::Standby | Ask::Online | Ask::Drain | Ask::View => None,
         }
     }
@@ -108,6 +117,7 @@ impl fmt::Display for Ask {
             Ask::Maintenance { hierarchy, switch: Switch::On } => write!(f, "begin maintenance of {hierarchy}"),
             Ask::Maintenance { hierarchy, switch: Switch::Off } => write!(f, "end maintenance of {hierarchy}"),
             Ask::Clear { hierarchy } => write!(f, "clear {hierarchy}"),
+            Ask::Broken { hierarchy, was } => write!(f, "the reservation of {hierarchy} was broken, which was {was}"),
             Ask::Standby => f.write_str("standby"),
             Ask::Online => f.write_str("online"),
             Ask::Drain => f.write_str("drain"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Refused, Reply};
-use crate::claim::{Acquire, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, Tenure};
+use crate::claim::{Acquire, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, Storage, Tenure};
 use crate::contact::{Directive, Message, Transmit};
 use crate::name::{ChannelName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::Event;
@@ -127,7 +127,7 @@ pub enum Input {
         /// What, if anything.
         trouble: Option<String>,
     },
-    /// A claim found by itself that it is lost ([`crate::Claim::lost`]). Last, since recordings know inputs by their place.
+    /// A claim found by itself that it is lost ([`crate::Claim::lost`]). New inputs go last: recordings know them by their place.
     ClaimLost {
         /// The hierarchy.
         hierarchy: HierarchyName,
@@ -135,6 +135,13 @@ pub enum Input {
         epoch: Epoch,
         /// How.
         loss: Loss,
+    },
+    /// What storage a claim lives on was found out ([`crate::Claim::stands_on`]).
+    StandsOn {
+        /// The hierarchy.
+        hierarchy: HierarchyName,
+        /// Which.
+        storage: Vec<Storage>,
     },
 }
 

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::leases::Lease;
 use super::{Engine, Entry, Unproven};
-use crate::claim::Beliefs;
-use crate::contact::{AnnouncedPhase, Announcement, Declined, Disturbance, DisturbanceKind, Peer, PeerState};
+use crate::claim::{Beliefs, Storage};
+use crate::contact::{
+    AnnouncedPhase, Announcement, Declined, Disturbance, DisturbanceKind, Peer, PeerState, STORAGE_BYTES_MAX,
+};
 use crate::mastership::{self, Excluded, Hearing, Judgement, Other, Own, Standing, View};
 use crate::name::{Epoch, HierarchyName, NodeName};
 use crate::record::{Happened, Wish};
@@ -79,6 +81,9 @@ impl Engine {
         if let Some(trouble) = &entry.life.claim_trouble {
             return Some(trouble.clone());
         }
+        if let Some(differs) = self.other_storage(entry) {
+            return Some(differs);
+        }
         let lease = self.leases.get(entry.lease.as_ref()?)?;
         if lease.is_good {
             return None;
@@ -88,6 +93,33 @@ impl Engine {
             Some(trouble) => format!("lease {name} is not held: {trouble}"),
             None if lease.until.is_some() => format!("lease {name} is about to end: no renewal was acknowledged"),
             None => format!("lease {name} is not held yet"),
+        })
+    }
+
+    /// A node in contact reaches the claim through other storage than this one: both could hold what they reach, and neither knows which of
+    /// the two is meant.
+    fn other_storage(&self, entry: &Entry) -> Option<String> {
+        let hierarchy = &entry.life.hierarchy;
+        let mut others = hierarchy.nodes.iter().filter(|node| *node != self.me() && self.contact.in_contact(node));
+        others.find_map(|node| {
+            let told = self.contact.peer(node)?.announcement(&hierarchy.name)?;
+            let theirs = told.storage.as_deref()?;
+            // Where the definitions differ, that is what is told.
+            if entry.storage.is_empty() || theirs == in_one(&entry.storage) || told.definition != hierarchy.fingerprint
+            {
+                return None;
+            }
+            let differs = |(mine, theirs): (&Storage, &str)| {
+                let (name, identity) = (&mine.name, &mine.identity);
+                match theirs.strip_prefix(DIGEST) {
+                    _ if theirs == identity || theirs == digest(identity) => None,
+                    Some(_) => Some(format!("{name} is {identity} here and another one on {node}")),
+                    None => Some(format!("{name} is {identity} here and {theirs} on {node}")),
+                }
+            };
+            let what = entry.storage.iter().zip(theirs.split(BETWEEN)).find_map(differs);
+            let what = what.unwrap_or_else(|| format!("the disks of the claim are others on {node} than here"));
+            Some(format!("{what}, which is not the same disk: have this name lead to one disk on all nodes"))
         })
     }
 
@@ -271,7 +303,26 @@ impl Engine {
                 let told_after_ms = u32::try_from(noticed.since(since).as_millis()).unwrap_or(u32::MAX);
                 Some(Disturbance { kind: DisturbanceKind::Unproven, why, told_after_ms })
             }),
+            storage: (!entry.storage.is_empty()).then(|| in_one(&entry.storage)),
         };
         self.contact.set_announcement(self.now, name, announcement);
     }
+}
+
+/// Between the names of disks in an announcement.
+const BETWEEN: &str = "; ";
+
+/// Before a digest of who a disk is.
+const DIGEST: &str = "#";
+
+/// As it is announced: who they are, or where that does not fit, a digest of each, or of all.
+fn in_one(storage: &[Storage]) -> String {
+    let all = storage.iter().map(|one| one.identity.as_str()).collect::<Vec<_>>().join(BETWEEN);
+    let digests = || storage.iter().map(|one| digest(&one.identity)).collect::<Vec<_>>().join(BETWEEN);
+    let fits = |text: &String| text.len() <= STORAGE_BYTES_MAX;
+    Some(all.clone()).filter(fits).or_else(|| Some(digests()).filter(fits)).unwrap_or_else(|| digest(&all))
+}
+
+fn digest(text: &str) -> String {
+    format!("{DIGEST}{:08x}", crc32c::crc32c(text.as_bytes()))
 }

@@ -34,7 +34,7 @@ pub use snapshot::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerView,
 
 use serde::{Deserialize, Serialize};
 
-use crate::claim::{Held, Refusal};
+use crate::claim::{Held, Refusal, Storage};
 use crate::contact::{Contact, ContactConfig, ContactConfigError, Directive, NodeAnnouncement};
 use crate::hierarchy::{Fingerprint, Hierarchy};
 use crate::mastership::Judgement;
@@ -100,6 +100,8 @@ struct Entry {
     utility: Utility,
     utility_facts: String,
     lacking: Option<String>,
+    /// What the claim lives on here, as far as it is known.
+    storage: Vec<Storage>,
     lease: Option<String>,
     upholding: Option<OpId>,
     /// To be taken out: another definition is in the making, or none.
@@ -227,6 +229,7 @@ impl Engine {
             utility,
             utility_facts: String::new(),
             lacking: None,
+            storage: Vec::new(),
             lease: joining.lease,
             upholding: None,
             retiring: false,
@@ -353,6 +356,12 @@ impl Engine {
             Input::Pressure(pressure) => self.pressure = pressure,
             Input::Trouble { part, trouble } => self.trouble(part, trouble),
             Input::ClaimLost { hierarchy, epoch, loss } => self.lost(&hierarchy, epoch, &loss),
+            Input::StandsOn { hierarchy, storage } => {
+                if let Some(entry) = self.entries.get_mut(&hierarchy) {
+                    entry.storage = storage;
+                    self.dirty.insert(hierarchy);
+                }
+            }
         }
         self.settle();
     }

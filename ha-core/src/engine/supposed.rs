@@ -84,7 +84,8 @@ impl Engine {
         let entries = self.entries.iter().map(|(name, entry)| {
             let j = &entry.judgement;
             let judgement = (&j.standing, &j.unfit, &j.able, &j.best_other, &j.better);
-            let around = (&entry.directive, entry.utility, &entry.lacking, entry.upholding, entry.retiring);
+            let around =
+                (&entry.directive, entry.utility, &entry.lacking, &entry.storage, entry.upholding, entry.retiring);
             format!("{}{judgement:?}{around:?}{}", entry.life.identity(), self.starting.contains(name))
         });
         let node = (&self.standby, self.draining, self.farewell, self.settled, &self.queued, &self.dirty);

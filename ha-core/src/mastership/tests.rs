@@ -22,6 +22,7 @@ fn told(phase: AnnouncedPhase) -> Announcement {
         definition: Fingerprint(7),
         heir: None,
         disturbance: None,
+        storage: None,
     }
 }
 

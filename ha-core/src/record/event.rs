@@ -237,6 +237,15 @@ pub enum Happened {
         /// What.
         what: String,
     },
+    /// An operator removed every key and the reservation from the claim's disks (`ha claim break`).
+    ClaimBroken {
+        /// Whose keys there were, and on which disks, in words.
+        was: String,
+        /// Who did it.
+        by: String,
+        /// Why, as they gave it.
+        why: String,
+    },
 }
 
 /// What a change of what is wanted means for who serves a hierarchy.
@@ -335,6 +344,7 @@ impl fmt::Display for Happened {
             Happened::Readiness { lacking: None } => f.write_str("ready"),
             Happened::Directive { what, by, reason, .. } if reason.is_empty() => write!(f, "{what}, by {by}"),
             Happened::Directive { what, by, reason, .. } => write!(f, "{what}, by {by}: {reason}"),
+            Happened::ClaimBroken { was, by, why } => write!(f, "claim broken by {by}, which was {was}: {why}"),
             Happened::Switchover { to, why } => write!(f, "handing over to {to}: {why}"),
             Happened::NodeReset { why } => write!(f, "this node must be reset: {why}"),
             Happened::TimeGap { gap } => write!(f, "this node did not run for {gap:.1?}: proving everything anew"),
@@ -350,6 +360,7 @@ impl Happened {
             Happened::ContactLost { .. }
                 | Happened::Unproven { .. }
                 | Happened::ClaimLost { .. }
+                | Happened::ClaimBroken { .. }
                 | Happened::ResourceFailed { .. }
                 | Happened::Declined { .. }
                 | Happened::Quarantined { .. }

@@ -195,6 +195,27 @@ async fn a_silent_holder_that_lives_is_left_alone_and_a_dead_one_is_taken_over_f
     }
 }
 
+/// The kernel logs in anew, or the target forgets one nexus: nothing is told of it, and every write on that path would fail.
+#[tokio::test(start_paused = true)]
+async fn a_path_whose_registration_is_gone_is_registered_again_by_the_next_look() {
+    let lab = Lab::new(Target::standard(two_ports()), 1);
+    let alpha = lab.claim("alpha");
+    let held = alpha.acquire(believing(Belief::Gone)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(lab.registrations(), 2);
+    let generation = || lab.disks[0].lock().unwrap().reservation().generation;
+    let nexus = Nexus { initiator: 1, port: 2 };
+    let command = Command::RegisterIgnoring { new: None, ports: Ports::This, power_loss: PowerLoss::Keeps };
+    lab.disks[0].lock().unwrap().run(nexus, Request::Reservation(command)).unwrap().unwrap();
+    assert_eq!(lab.registrations(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(lab.registrations(), 2, "repaired");
+    assert_eq!(alpha.uphold(held.epoch).await, Ok(Tenure::UntilRevoked));
+    let before = generation();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(generation(), before, "and not again and again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_told_by_the_look_that_sees_it() {
     let lab = Lab::new(Target::standard(two_ports()), 1);

@@ -90,6 +90,7 @@ impl Lane {
             return self.let_in(path, key).unwrap_or_else(|| self.preempt(path, key, other, common));
         }
         hold.confirmed = true;
+        self.audit(key);
         let interval = common.timing.defend_interval();
         let lacks = |path: &super::lane::Path| {
             !path.is_registered_with(key) && path.again <= now && path.failed.is_none_or(|at| at + interval <= now)
@@ -107,6 +108,22 @@ impl Lane {
     fn is_looking(&self, hold: &Hold) -> bool {
         let concluded = self.reservation.is_some() && self.seen_at <= hold.proven;
         self.keys.is_some() && !concluded && self.steps <= STEPS_MAX && !self.paths.is_empty()
+    }
+
+    /// Every path that was registered shows in the keys. Fewer than those, and a registration is gone that nothing told of: each is checked, with a
+    /// command that is refused where there is none. Some devices show a key once, however often it is registered: those are checked once.
+    fn audit(&mut self, key: Key) {
+        let shown = self.keys().iter().filter(|one| **one == key).count();
+        let believed = self.paths.iter().filter(|path| path.is_registered_with(key)).count();
+        if shown >= believed || self.audited == Some((shown, believed)) {
+            return;
+        }
+        self.audited = Some((shown, believed));
+        for path in &mut self.paths {
+            if path.is_registered_with(key) {
+                path.registration = Registration::Unknown;
+            }
+        }
     }
 
     /// The device holds no reservation: it lost its memory, or somebody who preempted this node has released it since.

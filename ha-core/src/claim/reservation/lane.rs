@@ -139,6 +139,8 @@ pub(super) struct Lane {
     /// How many commands were sent for the goal, or in this look.
     pub(super) steps: u16,
     pub(super) wake: Option<Time>,
+    /// So few registrations were shown of so many, and each was checked then.
+    pub(super) audited: Option<(usize, usize)>,
     /// What the device can do, as far as it was found out.
     pub(super) power_loss: PowerLoss,
     pub(super) queued: Queued,
@@ -159,6 +161,7 @@ impl Lane {
             seen_at: Time::ZERO,
             steps: 0,
             wake: None,
+            audited: None,
             power_loss: PowerLoss::Keeps,
             queued: Queued::Aborted,
             trouble: None,
@@ -169,6 +172,7 @@ impl Lane {
     pub(super) fn set_goal(&mut self, goal: Goal) {
         self.goal = goal;
         self.steps = 0;
+        self.audited = None;
         self.look_anew();
         for path in &mut self.paths {
             path.touched = false;

@@ -76,11 +76,12 @@ impl Machine {
                 seen_at,
                 steps,
                 wake,
+                audited,
                 power_loss,
                 queued,
                 trouble: _,
             } = lane;
-            let known = (keys, reservation, seen_at, steps, wake, power_loss, queued);
+            let known = (keys, reservation, seen_at, steps, wake, audited, power_loss, queued);
             let _ = write!(text, "{paths:?}{goal:?}{pending:?}{known:?}");
         }
         text

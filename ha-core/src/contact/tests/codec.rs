@@ -31,26 +31,29 @@ fn directive() -> impl Strategy<Value = Directive> {
 }
 
 fn announcements() -> impl Strategy<Value = Announcement> {
-    let declined = prop::option::of((text(REASON_BYTES_MAX), prop::option::of(any::<u64>())));
-    let unready = prop::option::of(text(REASON_BYTES_MAX));
+    let declined = prop::option::of((text(DISTURBANCE_BYTES_MAX), prop::option::of(any::<u64>())));
+    let unready = prop::option::of(text(DISTURBANCE_BYTES_MAX));
     let failures = (any::<u8>(), any::<u32>());
     let directive = prop_oneof![Just(Directive::default()), directive()];
     let kinds =
         prop_oneof![Just(DisturbanceKind::Unproven), Just(DisturbanceKind::Failed), Just(DisturbanceKind::Asked)];
     let disturbance = prop::option::of((kinds, text(DISTURBANCE_BYTES_MAX)));
-    let last = (prop::option::of(node_name()), disturbance);
+    let last = (prop::option::of(node_name()), disturbance, prop::option::of(text(STORAGE_BYTES_MAX)));
     (any::<u64>(), 0u8..=100, declined, unready, failures, directive, any::<u64>(), last).prop_map(
-        |(epoch, utility, declined, unready, failures, directive, definition, (heir, disturbance))| Announcement {
-            phase: AnnouncedPhase::Stopping,
-            epoch: Epoch(epoch),
-            utility: Utility::new(utility).unwrap(),
-            declined: declined.map(|(why, for_ms)| Declined { why, for_ms }),
-            unready,
-            failures: EarlyFailures { count: failures.0, first_ms_ago: failures.1 },
-            directive,
-            definition: Fingerprint(definition),
-            heir,
-            disturbance: disturbance.map(|(kind, why)| Disturbance { kind, why, told_after_ms: 7 }),
+        |(epoch, utility, declined, unready, failures, directive, definition, (heir, disturbance, storage))| {
+            Announcement {
+                phase: AnnouncedPhase::Stopping,
+                epoch: Epoch(epoch),
+                utility: Utility::new(utility).unwrap(),
+                declined: declined.map(|(why, for_ms)| Declined { why, for_ms }),
+                unready,
+                failures: EarlyFailures { count: failures.0, first_ms_ago: failures.1 },
+                directive,
+                definition: Fingerprint(definition),
+                heir,
+                disturbance: disturbance.map(|(kind, why)| Disturbance { kind, why, told_after_ms: 7 }),
+                storage,
+            }
         },
     )
 }
@@ -205,7 +208,8 @@ fn the_longest_announcement_fits_into_one_datagram() {
         directive,
         definition: Fingerprint(u64::MAX),
         heir: Some(name("c")),
-        disturbance: Some(Disturbance { kind: DisturbanceKind::Asked, why: long, told_after_ms: u32::MAX }),
+        disturbance: Some(Disturbance { kind: DisturbanceKind::Asked, why: long.clone(), told_after_ms: u32::MAX }),
+        storage: Some(long),
     };
     let item = Item::Hierarchy(HierarchyName::new("h".repeat(63)).unwrap(), announcement);
     let delta = Message::Delta(Delta {
@@ -220,5 +224,5 @@ fn the_longest_announcement_fits_into_one_datagram() {
     assert!(bytes.len() <= 1_500 - 48 - SEAL_BYTES, "{} bytes", bytes.len());
     let Ok(Message::Delta(read)) = Message::decode(&bytes) else { panic!("not readable") };
     let Item::Hierarchy(_, read) = &read.items[0] else { panic!("not a hierarchy") };
-    assert_eq!(read.unready.as_deref(), Some("ä".repeat(100).as_str()), "cut between characters");
+    assert_eq!(read.unready.as_deref(), Some("ä".repeat(75).as_str()), "cut between characters");
 }

@@ -51,6 +51,7 @@ pub(super) fn announcement(epoch: u64) -> Announcement {
         definition: Fingerprint(7),
         heir: None,
         disturbance: None,
+        storage: None,
     }
 }
 

@@ -251,7 +251,7 @@ fn a_loss_that_the_claim_tells_of_stops_by_force_at_once() {
     };
     cluster.forget_events();
     tell(&mut cluster, Epoch(epoch.0 - 1), Loss::Taken("gamma".to_owned()));
-    tell(&mut cluster, epoch, Loss::Unproven("nobody answers".to_owned()));
+    tell(&mut cluster, epoch, Loss::Unproven { why: "nobody answers".to_owned(), proven: None });
     assert!(cluster.serves(ALPHA, "web"));
     assert_eq!(cluster.events(ALPHA, "web"), Vec::<String>::new());
 
@@ -261,6 +261,35 @@ fn a_loss_that_the_claim_tells_of_stops_by_force_at_once() {
     assert!(events[0].contains("taken over by gamma"), "{events:?}");
     let killing = |c: &Cluster| c.machines[&node(ALPHA)].operations.values().any(|(_, _, o)| *o == Operation::Kill);
     assert!(killing(&cluster), "in the same moment");
+}
+
+/// Two LUNs under one name: each node could hold the one that it reaches, and nobody would notice.
+#[test]
+fn nodes_that_reach_different_disks_take_nothing_and_say_which() {
+    let reaches = |cluster: &mut Cluster, who, size: u64| {
+        let (name, identity) = ("/dev/one".to_owned(), format!("naa.6001 of {size} bytes"));
+        let storage = vec![crate::claim::Storage { name, identity }];
+        cluster.input(who, Input::StandsOn { hierarchy: hier("web"), storage });
+    };
+    let mut cluster = Cluster::new([web("web", &[ALPHA, BETA])]);
+    cluster.power_on_all(&[ALPHA, BETA]);
+    reaches(&mut cluster, ALPHA, 1_000);
+    reaches(&mut cluster, BETA, 2_000);
+    cluster.run(secs(5));
+    assert_eq!(cluster.places("web"), Vec::<&str>::new());
+    let why = cluster.engine(ALPHA).snapshot(cluster.now).hierarchies[0].unready.clone().unwrap();
+    let expected =
+        "/dev/one is naa.6001 of 1000 bytes here and naa.6001 of 2000 bytes on beta, which is not the same disk";
+    assert!(why.starts_with(expected), "{why}");
+
+    reaches(&mut cluster, BETA, 1_000);
+    cluster.until("the names lead to one disk, and it is served", |c| c.places("web").len() == 1);
+    reaches(&mut cluster, BETA, 2_000);
+    cluster.run(secs(5));
+    assert_eq!(cluster.places("web").len(), 1, "what is held is not given up for what another node says");
+    cluster.accepted(ALPHA, Ask::Broken { hierarchy: hier("web"), was: "alpha's on /dev/one".to_owned() });
+    let broken = cluster.events(ALPHA, "web").into_iter().find(|event| event.contains("broken")).unwrap();
+    assert!(broken.contains("which was alpha's on /dev/one"), "{broken}");
 }
 
 fn moved_to_alpha() -> Ask {

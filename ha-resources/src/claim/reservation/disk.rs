@@ -4,14 +4,17 @@
 //! noticing that something changed to [`Events`].
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, ReservationDevice};
+use nix::libc::{EBUSY, O_EXCL};
 use tokio::sync::watch;
 
 use super::error::OpenError;
@@ -146,6 +149,30 @@ impl Disk {
         &self.identity
     }
 
+    /// Keeps this machine from mounting the disk, or making it a part of another device, until what is returned is dropped. An error if it is
+    /// so already.
+    pub fn keep_unused(&self) -> Result<File, OpenError> {
+        let open = File::options().read(true).custom_flags(O_EXCL).open(&self.path);
+        open.map_err(|error| match error.raw_os_error() {
+            Some(EBUSY) => OpenError::InUse(self.path.clone()),
+            _ => OpenError::System { path: self.path.clone(), what: "opening it for this process alone", error },
+        })
+    }
+
+    /// Reads the first block and writes back what is there, on one path: a write that changes nothing, to see whether it is refused with
+    /// [`Failure::Conflict`]. Only for a disk that nobody uses, on any node; see [`Disk::keep_unused`] for this one.
+    /// [`Failure::NotSupported`] where single paths cannot be written to.
+    pub async fn rewrite(&self, path: &PathName) -> Result<(), Failure> {
+        match self.path_named(path) {
+            Some(path) => path.rewrite().await,
+            None => Err(Failure::Transport),
+        }
+    }
+
+    fn path_named(&self, name: &PathName) -> Option<Arc<DevicePath>> {
+        self.paths.borrow().iter().find(|one| one.name == *name).cloned()
+    }
+
     /// What stands in nobody's way now, and may later.
     pub fn findings(&self) -> Vec<Finding> {
         self.unstable_name.iter().chain(&self.kept_open).cloned().chain(self.registrar.finding()).collect()
@@ -183,8 +210,7 @@ impl ReservationDevice for Disk {
     }
 
     async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure> {
-        let found = self.paths.borrow().iter().find(|one| one.name == *path).cloned();
-        let Some(path) = found else { return Err(Failure::Transport) };
+        let Some(path) = self.path_named(path) else { return Err(Failure::Transport) };
         let answer = path.send(command).await;
         if answer.is_ok()
             && let Command::Register { new, power_loss, .. } | Command::RegisterIgnoring { new, power_loss, .. } =

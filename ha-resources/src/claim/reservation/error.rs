@@ -51,6 +51,9 @@ pub enum OpenError {
     /// It cannot be written.
     #[error("{0} is read-only: make it writable (see `blockdev --setrw`, and the access rights on the storage)")]
     ReadOnly(PathBuf),
+    /// Somebody on this machine uses it.
+    #[error("{0} is mounted on this node, or part of another device: see `lsblk`, and unmount it first")]
+    InUse(PathBuf),
     /// It was there, and is gone.
     #[error("{0} is there in name only, the disk behind it is gone: check the storage and the way to it")]
     Vanished(PathBuf),

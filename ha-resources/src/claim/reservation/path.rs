@@ -26,6 +26,14 @@ const ATTENTIONS_AT_FIRST: u32 = 10;
 /// A device that is busy is asked again after this, then after twice as long, and so on.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
+/// What a path's thread is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Command(Command),
+    /// See [`scsi::rewrite`].
+    Rewrite,
+}
+
 /// What a path's thread gives back.
 type Done = Result<Answer, Failure>;
 
@@ -34,7 +42,7 @@ type Done = Result<Answer, Failure>;
 pub(super) struct DevicePath {
     pub(super) name: PathName,
     pub(super) node: Node,
-    thread: DeviceThread<Command, Done>,
+    thread: DeviceThread<Job, Done>,
     limit: Duration,
 }
 
@@ -107,7 +115,13 @@ impl Opening {
         let node = candidate.node.clone();
         let (thread, outcome) = DeviceThread::start("ha-reservation", move || {
             let (mut link, seen) = Link::open(&candidate, limit)?;
-            Ok((move |command| while_busy(limit, || link.carry_out(command)), seen))
+            let carry_out = move |job| {
+                while_busy(limit, || match job {
+                    Job::Command(command) => link.carry_out(command),
+                    Job::Rewrite => link.rewrite().map(|()| Answer::Done),
+                })
+            };
+            Ok((carry_out, seen))
         })?;
         Ok(Opening { path: DevicePath { name, node, thread, limit }, outcome })
     }
@@ -128,7 +142,16 @@ impl Opening {
 impl DevicePath {
     /// As [`send`](ha_core::claim::reservation::device::ReservationDevice::send).
     pub(super) async fn send(&self, command: Command) -> Done {
-        self.thread.carry_out(command, self.limit).await.unwrap_or_else(|unanswered| match unanswered {
+        self.ask(Job::Command(command)).await
+    }
+
+    /// As [`scsi::rewrite`].
+    pub(super) async fn rewrite(&self) -> Result<(), Failure> {
+        self.ask(Job::Rewrite).await.map(drop)
+    }
+
+    async fn ask(&self, job: Job) -> Done {
+        self.thread.carry_out(job, self.limit).await.unwrap_or_else(|unanswered| match unanswered {
             Unanswered::InTime => Err(Failure::NoAnswer),
             Unanswered::Ever => Err(Failure::Transport),
         })
@@ -210,6 +233,13 @@ impl Link {
             Link::Scsi(device) => scsi::carry_out(device, command),
             Link::Nvme(device) => device.carry_out(command),
             Link::Kernel(device) => device.carry_out(command),
+        }
+    }
+
+    fn rewrite(&mut self) -> Result<(), Failure> {
+        match self {
+            Link::Scsi(device) => scsi::rewrite(device),
+            Link::Nvme(_) | Link::Kernel(_) => Err(Failure::NotSupported),
         }
     }
 

@@ -5,6 +5,10 @@
 use ha_core::claim::reservation::device::{Command, Key, Ports, PowerLoss, Queued, ReservationType};
 
 const INQUIRY: u8 = 0x12;
+/// SBC-3, 5.15, 5.10 and 5.32.
+const READ_CAPACITY_10: u8 = 0x25;
+const READ_10: u8 = 0x28;
+const WRITE_10: u8 = 0x2a;
 const PERSISTENT_RESERVE_IN: u8 = 0x5e;
 const PERSISTENT_RESERVE_OUT: u8 = 0x5f;
 
@@ -37,6 +41,13 @@ pub(super) fn inquiry(page: u8, room: u16) -> [u8; 6] {
     let [high, low] = room.to_be_bytes();
     [INQUIRY, 0x01, page, high, low, 0]
 }
+
+/// A command block of READ CAPACITY, which answers with eight bytes.
+pub(super) const CAPACITY: [u8; 10] = [READ_CAPACITY_10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// A command block that reads the first block.
+pub(super) const READ_FIRST: [u8; 10] = [READ_10, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+/// A command block that writes the first block.
+pub(super) const WRITE_FIRST: [u8; 10] = [WRITE_10, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 /// A command block of PERSISTENT RESERVE OUT, and its parameter list. None for a command that only reads.
 pub(super) fn reserve_out(command: Command) -> Option<([u8; 10], [u8; 24])> {

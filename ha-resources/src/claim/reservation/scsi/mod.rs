@@ -94,6 +94,21 @@ pub fn designator(transport: &mut dyn Transport) -> Result<Option<Designator>, F
     }
 }
 
+/// Reads the first block and writes back what is there: a write that changes nothing, to see whether it is refused. To be used only on a disk
+/// that nobody uses: what somebody else writes to that block in between would be lost.
+pub fn rewrite(transport: &mut dyn Transport) -> Result<(), Failure> {
+    let capacity = read_in(transport, &encode::CAPACITY, 8)?;
+    let length = capacity.get(4..8).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    if !(512..=1 << 16).contains(&length) {
+        return Err(Failure::NotSupported);
+    }
+    let data = read_in(transport, &encode::READ_FIRST, length as usize)?;
+    if data.len() != length as usize {
+        return Err(Failure::Transport);
+    }
+    sense::check(&transport.execute(&encode::WRITE_FIRST, Transfer::Out(&data))?)
+}
+
 fn inquire(transport: &mut dyn Transport, page: u8) -> Result<Vec<u8>, Failure> {
     const ROOM: u16 = 1024;
     read_in(transport, &encode::inquiry(page, ROOM), usize::from(ROOM))

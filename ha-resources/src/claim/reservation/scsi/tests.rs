@@ -311,3 +311,29 @@ proptest! {
         prop_assert_eq!(answer, Ok(Answer::Keys(ha_core::claim::reservation::device::Keys { generation, keys: expected })));
     }
 }
+
+#[test]
+fn a_rewrite_writes_what_it_read_or_nothing() {
+    let capacity = [0, 0, 0xff, 0xff, 0, 0, 2, 0].to_vec();
+    let block: Vec<u8> = (0..512).map(|i| i as u8).collect();
+    let mut script = Script { data: [capacity.clone(), block.clone()].into(), ..Script::default() };
+    assert_eq!(rewrite(&mut script), Ok(()));
+    assert_eq!(script.sent[2], ([0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0].to_vec(), block.clone()));
+
+    let refused = Ended { status: 0x18, sense: Vec::new(), received: 0 };
+    let good = || Ended { status: 0, sense: Vec::new(), received: 0 };
+    let answers = [good(), good(), refused.clone()].into();
+    let mut script = Script { answers, data: [capacity.clone(), block.clone()].into(), ..Script::default() };
+    assert_eq!(rewrite(&mut script), Err(Failure::Conflict), "the write is refused");
+    let mut script = Script { answers: [good(), refused].into(), data: [capacity.clone()].into(), ..Script::default() };
+    assert_eq!(
+        (rewrite(&mut script), script.sent.len()),
+        (Err(Failure::Conflict), 2),
+        "the read is, and nothing is written"
+    );
+    for (capacity, block) in [(capacity.clone(), &block[..100]), (capacity[..6].to_vec(), &block), (vec![0; 8], &block)]
+    {
+        let mut script = Script { data: [capacity, block.to_vec()].into(), ..Script::default() };
+        assert!(rewrite(&mut script).is_err() && script.sent.iter().all(|(block, _)| block[0] != 0x2a));
+    }
+}
