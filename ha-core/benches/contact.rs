@@ -29,6 +29,7 @@ fn announcement(epoch: u64) -> Announcement {
         definition: Fingerprint(0x1234_5678_9abc_def0),
         heir: None,
         disturbance: None,
+        storage: None,
     }
 }
 
