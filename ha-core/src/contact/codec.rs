@@ -512,7 +512,7 @@ fn take_delta(input: &mut Reader<'_>) -> Result<Delta, DecodeError> {
             ITEM_NODE => items.push(Item::Node(take_node(body)?)),
             ITEM_HIERARCHY => {
                 let name: HierarchyName = body.name(Field::HierarchyName)?;
-                items.push(Item::Hierarchy(name, take_announcement(body)?));
+                items.push(Item::Hierarchy(name, Box::new(take_announcement(body)?)));
             }
             ITEM_WITHDRAWN => items.push(Item::Withdrawn(body.name(Field::HierarchyName)?)),
             _ => {}

@@ -87,7 +87,7 @@ pub enum Item {
     /// Of itself.
     Node(NodeAnnouncement),
     /// Of a hierarchy.
-    Hierarchy(HierarchyName, Announcement),
+    Hierarchy(HierarchyName, Box<Announcement>),
     /// It does not know this hierarchy any more.
     Withdrawn(HierarchyName),
 }

@@ -166,7 +166,7 @@ impl Contact {
 
     /// Says of a hierarchy from now on. Does nothing if it is said already.
     pub fn set_announcement(&mut self, now: Time, hierarchy: &HierarchyName, announcement: Announcement) {
-        self.tell(now, Item::Hierarchy(hierarchy.clone(), announcement));
+        self.tell(now, Item::Hierarchy(hierarchy.clone(), Box::new(announcement)));
     }
 
     /// Says nothing of a hierarchy any more. Does nothing if nothing is said of it.

@@ -277,8 +277,8 @@ pub(super) fn apply(
         }
         Item::Hierarchy(hierarchy, announcement) => {
             let event = ContactEvent::Announced { peer, hierarchy: hierarchy.clone() };
-            let news = announcements.get(&hierarchy) != Some(&announcement);
-            announcements.insert(hierarchy, announcement);
+            let news = announcements.get(&hierarchy) != Some(&*announcement);
+            announcements.insert(hierarchy, *announcement);
             news.then_some(event)
         }
         Item::Withdrawn(hierarchy) => {

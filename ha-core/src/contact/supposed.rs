@@ -68,7 +68,7 @@ impl Contact {
             format!("{:?}{life:?}{announced:?}{:?}", p.state, p.node_announcement)
         });
         let items = self.told.items().map(|item| match item {
-            Item::Hierarchy(name, it) => Item::Hierarchy(name.clone(), decisive(it)),
+            Item::Hierarchy(name, it) => Item::Hierarchy(name.clone(), Box::new(decisive(it))),
             other => other.clone(),
         });
         let told = format!("{:?}{:?}", self.incarnation, items.collect::<Vec<_>>());

@@ -102,7 +102,7 @@ impl Told {
     #[cfg(test)]
     pub(super) fn announcements(&self) -> Vec<(HierarchyName, super::Announcement)> {
         let items = self.entries.values().filter_map(|entry| match &entry.item {
-            Item::Hierarchy(name, announcement) => Some((name.clone(), announcement.clone())),
+            Item::Hierarchy(name, announcement) => Some((name.clone(), (**announcement).clone())),
             Item::Node(_) | Item::Withdrawn(_) => None,
         });
         items.collect()

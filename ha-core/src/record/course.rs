@@ -54,11 +54,11 @@ impl Finding {
     fn yields_to(&self, later: &Finding) -> bool {
         use Fault::{AgentEnded, ClaimLost, Failed, Frozen, Unproven, Unseen};
         match (self, later) {
-            (Finding::Nobody, _) => true,
             (Finding::Fault(Unseen), later) => *later != Finding::Fault(Unseen),
-            (Finding::Fault(AgentEnded), Finding::Fault(ClaimLost { .. })) => true,
-            (Finding::Fault(Failed { .. }), Finding::Fault(Unproven { .. } | ClaimLost { .. } | Frozen { .. })) => true,
-            (Finding::Fault(Unproven { .. }), Finding::Fault(ClaimLost { .. } | Frozen { .. })) => true,
+            (Finding::Nobody, _)
+            | (Finding::Fault(AgentEnded), Finding::Fault(ClaimLost { .. }))
+            | (Finding::Fault(Failed { .. }), Finding::Fault(Unproven { .. } | ClaimLost { .. } | Frozen { .. }))
+            | (Finding::Fault(Unproven { .. }), Finding::Fault(ClaimLost { .. } | Frozen { .. })) => true,
             _ => false,
         }
     }
@@ -579,7 +579,7 @@ impl Course {
         match &draft.finding {
             // It may serve, unheard: what was well until now is interrupted later at the earliest.
             Finding::Nobody | Finding::Fault(Fault::Unseen) => {
-                if !self.serving.as_ref().is_some_and(|(serving, _)| serving == holder) {
+                if self.serving.as_ref().is_none_or(|(serving, _)| serving != holder) {
                     self.serving = Some((holder.clone(), Epoch::ZERO));
                 }
                 draft.from.clone_from(&self.serving);

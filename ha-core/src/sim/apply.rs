@@ -42,7 +42,7 @@ impl World {
             Action::HealNetwork => self.network.heal(),
             Action::Weather(weather) => self.network.weather = *weather,
             Action::HealAll => self.heal_all(),
-            Action::Disk { hierarchy, disk, what } => self.to_disk(hierarchy, *disk, what),
+            Action::Disk { hierarchy, disk, what } => self.happen_to_disk(hierarchy, *disk, what),
             Action::Behave { node: None, hierarchy, resource, how } => {
                 for n in 0..self.nodes.len() {
                     self.behave(n, hierarchy, resource.as_str(), *how);

@@ -120,7 +120,6 @@ impl Lun {
             }
         }
         match self.answers {
-            Answers::Good | Answers::Full => {}
             Answers::Lost(share) if self.draws.in_thousand(share.into()) => {
                 fate.arrives = fate.arrives.filter(|_| self.draws.in_thousand(500));
                 fate.answers = None;
@@ -128,7 +127,7 @@ impl Lun {
             Answers::Busy(share) if self.draws.in_thousand(share.into()) => {
                 (fate.arrives, fate.answers, fate.fails) = (None, None, Some(quick));
             }
-            Answers::Lost(_) | Answers::Busy(_) => {}
+            Answers::Good | Answers::Full | Answers::Lost(_) | Answers::Busy(_) => {}
             Answers::Late(most) => {
                 let late = below(&mut self.draws, most);
                 fate.answers = fate.answers.map(|after| after + late);
@@ -360,7 +359,7 @@ impl World {
 
     // --- What is done to disks and paths -------------------------------------------------------------------------------------
 
-    pub(super) fn to_disk(&mut self, hierarchy: &HierarchyName, disk: usize, what: &ToDisk) {
+    pub(super) fn happen_to_disk(&mut self, hierarchy: &HierarchyName, disk: usize, what: &ToDisk) {
         let Some(&h) = self.by_name.get(hierarchy) else { return };
         if self.luns[h].get(disk).is_none() {
             return;

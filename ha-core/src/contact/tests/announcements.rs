@@ -139,7 +139,7 @@ fn a_part_that_comes_late_does_not_bring_an_old_value_back() {
     let mut contact = Contact::new(config(ALPHA, &[ALPHA, BETA]), Incarnation(1), Time::ZERO).unwrap();
     let net = channel("net-a");
     let mut hear = |at: u64, message| contact.received(at_ms(at), &net, &node(BETA), Incarnation(5), message);
-    let web = |epoch| vec![Item::Hierarchy(hierarchy("web"), announcement(epoch))];
+    let web = |epoch| vec![Item::Hierarchy(hierarchy("web"), Box::new(announcement(epoch)))];
     hear(1, Message::Beat(Beat { sequence: 1, boot: BootId([2; 16]), version: 3, peers: vec![knows(ALPHA, 1)] }));
     hear(2, Message::Delta(Delta { addressee: Incarnation(1), base: 0, to: 3, version: 3, items: web(3) }));
     hear(3, Message::Delta(Delta { addressee: Incarnation(1), base: 0, to: 2, version: 2, items: web(2) }));

@@ -61,7 +61,7 @@ fn announcements() -> impl Strategy<Value = Announcement> {
 fn item() -> impl Strategy<Value = Item> {
     let name = "[a-z][a-z0-9-]{0,30}".prop_map(|name| HierarchyName::new(name).unwrap());
     prop_oneof![
-        (name.clone(), announcements()).prop_map(|(name, it)| Item::Hierarchy(name, it)),
+        (name.clone(), announcements()).prop_map(|(name, it)| Item::Hierarchy(name, Box::new(it))),
         name.prop_map(Item::Withdrawn),
         (prop::option::of(text(REASON_BYTES_MAX)), text(SHORT_BYTES_MAX), any::<u64>()).prop_map(
             |(standby, version, definition)| Item::Node(NodeAnnouncement {
@@ -211,7 +211,7 @@ fn the_longest_announcement_fits_into_one_datagram() {
         disturbance: Some(Disturbance { kind: DisturbanceKind::Asked, why: long.clone(), told_after_ms: u32::MAX }),
         storage: Some(long),
     };
-    let item = Item::Hierarchy(HierarchyName::new("h".repeat(63)).unwrap(), announcement);
+    let item = Item::Hierarchy(HierarchyName::new("h".repeat(63)).unwrap(), Box::new(announcement));
     let delta = Message::Delta(Delta {
         addressee: Incarnation(9),
         base: u64::MAX - 2,

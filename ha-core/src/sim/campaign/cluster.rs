@@ -69,9 +69,9 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
         .filter_map(|i| {
             let hierarchy = Arc::new(hierarchy(draws, &format!("h{i}"), &names)?);
             let area = draws.below(areas.len() as u64) as usize;
-            let reserves = i < RESERVED_MOST && reserved.in_thousand(share);
+            let has_disks = i < RESERVED_MOST && reserved.in_thousand(share);
             let claim = match reservation(&reserved.branch(hierarchy.name.as_str())) {
-                Some(reservation) if reserves => ClaimSetup::Reservation(reservation),
+                Some(reservation) if has_disks => ClaimSetup::Reservation(reservation),
                 _ => ClaimSetup::Lease(area),
             };
             Some(HierarchySetup { hierarchy, claim, probed: draws.below(3) == 0 })
