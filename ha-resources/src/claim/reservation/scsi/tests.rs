@@ -315,7 +315,7 @@ proptest! {
 #[test]
 fn a_rewrite_writes_what_it_read_or_nothing() {
     let capacity = [0, 0, 0xff, 0xff, 0, 0, 2, 0].to_vec();
-    let block: Vec<u8> = (0..512).map(|i| i as u8).collect();
+    let block: Vec<u8> = (0..=255u8).cycle().take(512).collect();
     let mut script = Script { data: [capacity.clone(), block.clone()].into(), ..Script::default() };
     assert_eq!(rewrite(&mut script), Ok(()));
     assert_eq!(script.sent[2], ([0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0].to_vec(), block.clone()));
