@@ -4,6 +4,8 @@
 //! driver and the agent.
 
 mod course;
+#[cfg(test)]
+mod course_tests;
 mod event;
 pub mod flight;
 mod timeline;
