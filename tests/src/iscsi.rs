@@ -225,6 +225,11 @@ impl Initiator {
         scsi::carry_out(&mut *session, command)
     }
 
+    /// Reads the first block and writes back what is there.
+    pub fn rewrite(&self) -> std::result::Result<(), Failure> {
+        scsi::rewrite(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Who the logical unit says that it is.
     pub fn designator(&self) -> std::result::Result<Option<scsi::Designator>, Failure> {
         scsi::designator(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner))
