@@ -49,6 +49,10 @@ fn a_claim_is_tried_out_armed_shown_and_broken() -> Result<()> {
         let holds = cluster.lab().node(other).start(&ha, &["--config", "/run/lab/etc", "arm", LEDGER, "--hold"])?;
         let armed = see(&cluster, node, &["arm", LEDGER, "--against", other])?;
         assert!(armed.contains("armed on this node"), "{armed}");
+        assert!(
+            armed.contains("yes        who is not registered, and who was cut off, is refused every write"),
+            "{armed}"
+        );
         eprintln!("{other}# ha arm {LEDGER} --hold\n{}", holds.wait()?.good()?);
     }
     let shown = see(&cluster, "beta", &["claim", "show", LEDGER, "--json"])?;
