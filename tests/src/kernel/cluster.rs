@@ -144,7 +144,9 @@ fn agent_file(nodes: &[Guest], claim: ClaimKind) -> String {
         ClaimKind::Reservation | ClaimKind::ReservationAlone => String::new(),
     };
     let watchdog = match claim {
-        ClaimKind::LockArea | ClaimKind::Reservation => r#"Device(path: "/dev/watchdog1", timeout: "2s")"#,
+        ClaimKind::LockArea => r#"Device(path: "/dev/watchdog1", timeout: "2s")"#,
+        // No lease is bound to it: long enough that a node which only lacks a processor is not reset.
+        ClaimKind::Reservation => r#"Device(path: "/dev/watchdog1", timeout: "5s")"#,
         ClaimKind::ReservationAlone => "None",
     };
     format!(

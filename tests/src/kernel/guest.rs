@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use nix::unistd::Pid;
 
 use super::lab::pause;
@@ -52,6 +54,11 @@ impl Running {
     /// Has the command server at the other end run a program, and waits `limit` for its end.
     pub(crate) fn ask(stream: TcpStream, limit: Duration, program: &str, arguments: &[&str]) -> Result<Running> {
         stream.set_read_timeout(Some(limit)).to("set a time limit")?;
+        // A guest that was reset meanwhile says so only when it is asked again; one that hangs says nothing, and is waited for.
+        setsockopt(&stream, TcpKeepIdle, &2).to("set a time limit")?;
+        setsockopt(&stream, TcpKeepInterval, &2).to("set a time limit")?;
+        setsockopt(&stream, TcpKeepCount, &120).to("set a time limit")?;
+        setsockopt(&stream, KeepAlive, &true).to("set a time limit")?;
         let what = format!("{program} {}", arguments.join(" "));
         let arguments = arguments.iter().map(ToString::to_string).collect();
         send(&stream, &Asked { program: program.to_owned(), arguments })?;
