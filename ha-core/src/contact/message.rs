@@ -82,7 +82,6 @@ pub struct Delta {
 }
 
 /// One thing that a node tells.
-#[expect(clippy::large_enum_variant, reason = "nearly all that is told is of hierarchies")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
     /// Of itself.
