@@ -74,6 +74,9 @@ async fn run(words: &[&str]) -> Result<bool, String> {
         println!("{path}: {}", answer.as_ref().map_or_else(ToString::to_string, |_| "done".to_owned()));
         all_done &= answer.is_ok();
     }
+    if tokio::time::timeout(LIMIT, disk.multipathd_is_told()).await.is_err() {
+        println!("multipathd was not told of this");
+    }
     Ok(all_done)
 }
 

@@ -169,6 +169,12 @@ impl Disk {
         }
     }
 
+    /// Waits until multipathd, if it looks after the disk and takes keys, was told of what was registered: for a program that is about to end.
+    /// For ever, if multipathd refuses what it is told.
+    pub async fn multipathd_is_told(&self) {
+        self.registrar.told().await;
+    }
+
     fn path_named(&self, name: &PathName) -> Option<Arc<DevicePath>> {
         self.paths.borrow().iter().find(|one| one.name == *name).cloned()
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ha_core::claim::reservation::device::{Key, PowerLoss};
+use tokio::sync::watch;
 
 use super::disk::Finding;
 
@@ -50,11 +51,20 @@ pub(super) struct Registrar(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// The map's name, and who keeps multipathd told of it.
-    keeper: Option<(String, mpsc::Sender<Registration>)>,
+    keeper: Option<Keeper>,
     /// What is registered, as far as is known.
     latest: Option<Registration>,
     finding: Option<Finding>,
     is_asking: bool,
+}
+
+/// Tells multipathd of a map.
+#[derive(Debug)]
+struct Keeper {
+    map: String,
+    tell: mpsc::Sender<Registration>,
+    /// What it was told last.
+    told: watch::Receiver<Option<Registration>>,
 }
 
 /// The key, or none, and whether it survives loss of power.
@@ -64,7 +74,7 @@ impl Registrar {
     /// The disk is a map of this name now. Asks multipathd unless it is known to take keys, and does not wait for its answer.
     pub(super) fn map_is(self: &Arc<Self>, map: &str) {
         let mut state = self.state();
-        if state.is_asking || state.keeper.as_ref().is_some_and(|(known, _)| known == map) {
+        if state.is_asking || state.keeper.as_ref().is_some_and(|keeper| keeper.map == map) {
             return;
         }
         state.is_asking = true;
@@ -83,13 +93,13 @@ impl Registrar {
     pub(super) fn ask(&self, map: String) {
         let finding = match readiness() {
             Readiness::TakesKeys => match keeper(map.clone()) {
-                Ok(told) => {
+                Ok(keeper) => {
                     let mut state = self.state();
                     if let Some(latest) = state.latest {
                         // Fails only if the thread came to grief, which says so itself.
-                        let _ = told.send(latest);
+                        let _ = keeper.tell.send(latest);
                     }
-                    state.keeper = Some((map, told));
+                    state.keeper = Some(keeper);
                     None
                 }
                 Err(error) => {
@@ -111,10 +121,21 @@ impl Registrar {
     pub(super) fn registered(&self, key: Option<Key>, power_loss: PowerLoss) {
         let mut state = self.state();
         state.latest = Some((key, power_loss));
-        if let Some((_, told)) = &state.keeper {
+        if let Some(keeper) = &state.keeper {
             // Fails only if the thread came to grief, which says so itself.
-            let _ = told.send((key, power_loss));
+            let _ = keeper.tell.send((key, power_loss));
         }
+    }
+
+    /// Waits until multipathd, if it takes keys for the disk, was told of what is registered now.
+    pub(super) async fn told(&self) {
+        let (latest, mut told) = {
+            let state = self.state();
+            let Some(keeper) = &state.keeper else { return };
+            (state.latest, keeper.told.clone())
+        };
+        // An error means that the thread came to grief, which says so itself.
+        let _ = told.wait_for(|told| *told == latest).await;
     }
 
     /// What stands in the way.
@@ -128,23 +149,24 @@ impl Registrar {
 }
 
 /// Keeps multipathd told, on a thread of its own, since it may be slow. Ends when the sender is dropped.
-fn keeper(map: String) -> io::Result<mpsc::Sender<Registration>> {
-    let (tell, told) = mpsc::channel();
-    std::thread::Builder::new().name("ha-multipathd".to_owned()).spawn(move || keep_told(&map, &told))?;
-    Ok(tell)
+fn keeper(map: String) -> io::Result<Keeper> {
+    let (tell, news) = mpsc::channel();
+    let (known, told) = watch::channel(None);
+    let of = map.clone();
+    std::thread::Builder::new().name("ha-multipathd".to_owned()).spawn(move || keep_told(&of, &news, &known))?;
+    Ok(Keeper { map, tell, told })
 }
 
-fn keep_told(map: &str, told: &mpsc::Receiver<Registration>) {
-    let mut known = None;
-    while let Ok(first) = told.recv() {
+fn keep_told(map: &str, news: &mpsc::Receiver<Registration>, known: &watch::Sender<Option<Registration>>) {
+    while let Ok(first) = news.recv() {
         // Only the latest counts; every path says the same.
-        let latest = told.try_iter().last().unwrap_or(first);
-        if known == Some(latest) {
+        let latest = news.try_iter().last().unwrap_or(first);
+        if *known.borrow() == Some(latest) {
             continue;
         }
         let (key, power_loss) = latest;
         match set_key(map, key, power_loss) {
-            Ok(()) => known = Some(latest),
+            Ok(()) => drop(known.send_replace(Some(latest))),
             Err(error) => tracing::warn!(map, %error, "multipathd was not told under which key to register new paths"),
         }
     }
