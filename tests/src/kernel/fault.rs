@@ -90,7 +90,12 @@ impl Fault {
                 lab.join(node, Network::StorageA)?;
                 lab.join(node, Network::StorageB)?;
             }
-            Fault::ServiceKilled => node.shell(&format!("kill -KILL $(pidof {program})")).map(drop)?,
+            Fault::ServiceKilled => {
+                // A worker of it may end by itself meanwhile.
+                let kill =
+                    format!("for pid in $(pidof {program}); do kill -KILL $pid && killed=yes; done; test $killed");
+                node.shell(&kill).map(drop)?;
+            }
             Fault::AgentKilled => node.shell("kill -KILL $(pidof ha)").map(drop)?,
             Fault::TargetPowerLoss => {
                 lab.target().power_off()?;
