@@ -86,6 +86,11 @@ impl Guard {
         After::Fed(number, self.fed.clone())
     }
 
+    /// A hierarchy has another resource in place of one that it had: what was told of it is not all that it may bring about.
+    pub(super) fn forget(&mut self, hierarchy: &HierarchyName) {
+        self.told.remove(hierarchy);
+    }
+
     /// How long at most until something is to be told.
     pub(super) fn patience(&self) -> Duration {
         if self.soon { FEED_SOON } else { FEED_EVERY }
@@ -197,6 +202,14 @@ mod tests {
         while tellings.recv().await != Some(1) {}
         start.has_come().await;
         guard.before_start(&web).has_come().await;
+
+        watchdog.allowed.forget_permits(2);
+        guard.forget(&web);
+        let changed = guard.before_start(&web);
+        guard.feed(at(25), vec![guarded("web")]);
+        assert!(waits(guard.before_start(&web)).await, "it was told of another resource");
+        watchdog.allowed.add_permits(1);
+        changed.has_come().await;
 
         guard.feed(at(30), Vec::new());
         watchdog.allowed.add_permits(1);

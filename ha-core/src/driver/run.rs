@@ -442,6 +442,9 @@ impl Run {
             && let Some(place) = parts.member.resources.get_mut(i)
         {
             *place = code;
+            if let Some(guard) = &mut self.guard {
+                guard.forget(hierarchy);
+            }
         }
     }
 
@@ -477,9 +480,7 @@ impl Run {
     /// What an operation has to wait for.
     fn before(&mut self, operation: Operation, hierarchy: &HierarchyName) -> After {
         match &mut self.guard {
-            Some(guard)
-                if operation == Operation::Start && self.engine.guarded().any(|(name, _)| name == hierarchy) =>
-            {
+            Some(guard) if operation == Operation::Start && self.engine.is_guarded(hierarchy) => {
                 guard.before_start(hierarchy)
             }
             _ => After::Nothing,

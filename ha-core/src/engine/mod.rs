@@ -424,11 +424,19 @@ impl Engine {
 
     /// What runs under leases, and to when each may run at most: for the watchdog.
     pub fn guarded(&self) -> impl Iterator<Item = (&HierarchyName, Time)> {
-        self.entries
-            .iter()
-            .filter(|(_, e)| e.life.runs())
-            .filter(|_| !mutation::is_on(Mutation::OverstayLease) && !mutation::is_on(Mutation::TellWatchdogNothing))
-            .filter_map(|(name, e)| self.may_run_until(e).map(|t| (name, t)))
+        self.entries.iter().filter_map(|(name, entry)| self.guarded_until(entry).map(|until| (name, until)))
+    }
+
+    /// Whether something of a hierarchy runs under a lease.
+    pub fn is_guarded(&self, name: &HierarchyName) -> bool {
+        self.entries.get(name).is_some_and(|entry| self.guarded_until(entry).is_some())
+    }
+
+    fn guarded_until(&self, entry: &Entry) -> Option<Time> {
+        if mutation::is_on(Mutation::OverstayLease) || mutation::is_on(Mutation::TellWatchdogNothing) {
+            return None;
+        }
+        self.may_run_until(entry).filter(|_| entry.life.runs())
     }
 
     // --- What happens around -------------------------------------------------------------------------------------------------
