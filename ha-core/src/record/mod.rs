@@ -4,12 +4,13 @@
 //! driver and the agent.
 
 mod course;
-#[cfg(test)]
-mod course_tests;
 mod event;
 pub mod flight;
 mod timeline;
+mod timelines;
+#[cfg(test)]
+mod timelines_tests;
 
-pub use course::Timelines;
 pub use event::{Event, Happened, Wish};
 pub use timeline::{Afterwards, Cause, Fault, Mark, Ongoing, Return, Timeline};
+pub use timelines::Timelines;
