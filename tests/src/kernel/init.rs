@@ -25,8 +25,13 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where the modules of the guest's kernel lie on the host.
 pub const MODULES: &str = "/usr/lib/uml/modules";
 
-/// Runs a guest for ever. One that cannot be made is turned off, after it has said why on its console.
+/// Runs a guest for ever.
 pub fn run() -> ! {
+    run_machine(machine)
+}
+
+/// Makes a guest's machine, which runs for ever. One that cannot be made is turned off, after it has said why on its console.
+pub(super) fn run_machine(machine: impl FnOnce() -> Result<()>) -> ! {
     if let Err(trouble) = machine() {
         eprintln!("lab-guest: {trouble}");
     }

@@ -9,3 +9,18 @@ pub mod explore;
 mod intern;
 pub mod lock_area;
 pub mod reservation;
+
+/// What a request to a machine came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answered {
+    Acquired(u8),
+    Done,
+    Refused(String),
+}
+
+/// What came of a stimulus: the machine as it is then, by its number, and its answer.
+#[derive(Clone, Debug)]
+struct Output {
+    local: u32,
+    answer: Option<Answered>,
+}

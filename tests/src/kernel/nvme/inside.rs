@@ -6,10 +6,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::wait::waitpid;
 
-use super::super::init::{mount_at, program};
+use super::super::init::{mount_at, program, run_machine};
 use super::super::spec::COMMANDS;
 use super::image::MODULES;
 use super::{HOSTS, disk};
@@ -27,13 +26,9 @@ const TARGET: &str = "/sys/kernel/config/nvmet";
 /// The qualified name of its subsystem.
 const SUBSYSTEM: &str = "nqn.2026-01.example.ha-lab:shared";
 
-/// Runs the guest for ever. One that cannot be made is turned off, after it has said why on its console.
+/// Runs the guest for ever.
 pub fn run() -> ! {
-    if let Err(trouble) = machine() {
-        eprintln!("lab-guest: {trouble}");
-    }
-    let _ = reboot(RebootMode::RB_POWER_OFF);
-    std::process::exit(1)
+    run_machine(machine)
 }
 
 fn machine() -> Result<()> {

@@ -16,11 +16,12 @@ mod truth;
 use std::collections::{BTreeMap, HashMap};
 
 pub use bounds::{Bounds, Flaw};
-use node::{Ask, Blocks, Fate, Local, Memo, Output, Stimulus};
+use node::{Ask, Blocks, Fate, Local, Memo, Stimulus};
 use truth::Truth;
 
 use super::explore::Model;
 use super::intern::{Interner, print_of};
+use super::{Answered, Output};
 use crate::claim::lock_area::Header;
 use crate::claim::lock_area::layout::{AreaId, Copy2};
 use crate::claim::lock_area::supposed::Sight;
@@ -176,12 +177,12 @@ impl LockAreaModel {
         }
     }
 
-    fn answered(&mut self, state: &mut State, i: usize, answer: &node::Answered) -> Result<(), String> {
+    fn answered(&mut self, state: &mut State, i: usize, answer: &Answered) -> Result<(), String> {
         let node = &mut state.nodes[i];
         let asked = node.asked.take();
         let recalled = std::mem::take(&mut node.recalled);
         match (asked, answer) {
-            (Some(Ask::Take), node::Answered::Acquired(epoch)) => {
+            (Some(Ask::Take), Answered::Acquired(epoch)) => {
                 self.acquired += 1;
                 let epoch = *epoch;
                 let confirmed = recalled && node.tenure == epoch;
@@ -197,7 +198,7 @@ impl LockAreaModel {
                 }
                 state.truth.acquired((i as u8, boot), epoch, confirmed, &self.blocks.values)
             }
-            (Some(Ask::Take), node::Answered::Refused(_)) if recalled => {
+            (Some(Ask::Take), Answered::Refused(_)) if recalled => {
                 // What ran under it is stopped.
                 node.tenure = 0;
                 Ok(())

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::super::{Answered, Output};
 use super::{Values, hierarchy, name};
 use crate::claim::lock_area::IoFailure;
 use crate::claim::lock_area::layout::{Committed, Copy2, Header, Ownership, Record};
@@ -70,21 +71,6 @@ pub(super) enum Stimulus {
     Due,
     Lapsed,
     Renewed { same_term: bool },
-}
-
-/// What a request came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
-    Acquired(u8),
-    Done,
-    Refused(String),
-}
-
-/// What came of a stimulus.
-#[derive(Clone, Debug)]
-pub(super) struct Output {
-    pub(super) local: u32,
-    pub(super) answer: Option<Answered>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -24,10 +24,11 @@ mod node;
 use std::collections::HashMap;
 
 pub use bounds::{Bounds, Kind, Start};
-use node::{Answered, LIMIT, Memo, Output, Stimulus};
+use node::{LIMIT, Memo, Stimulus};
 
 use super::explore::Model;
 use super::intern::print_of;
+use super::{Answered, Output};
 use crate::claim::reservation::device::Command;
 
 /// The most nodes that a model has room for.

@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::{Answered, Output};
 use super::{Kind, Start, name};
 use crate::claim::reservation::device::{
     Answer, Command, Failure, Key, PathName, Ports, PowerLoss, Queued, ReservationType,
@@ -41,21 +42,6 @@ pub(super) enum Stimulus {
     Due,
     /// So many units of time pass.
     Age(u8),
-}
-
-/// What a request came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
-    Acquired(u8),
-    Done,
-    Refused(String),
-}
-
-/// What came of a stimulus.
-#[derive(Clone, Debug)]
-pub(super) struct Output {
-    pub(super) local: u32,
-    pub(super) answer: Option<Answered>,
 }
 
 /// A machine, canonical.
