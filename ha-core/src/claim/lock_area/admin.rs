@@ -264,9 +264,10 @@ pub async fn show(device: &dyn BlockDevice) -> Result<AreaReport, AdminError> {
 /// What every node's slot shows, and whether it changes within two renewals.
 async fn look_twice(device: &dyn BlockDevice, header: &Header) -> Result<Vec<NodeReport>, IoFailure> {
     let slots = || device.read(header.slots_at(), header.slots_len());
-    let first = decode_slots(header, &slots().await?);
+    let decoded = |bytes: &[u8]| decode_slots(header, bytes).into_iter().map(|s| s.newest).collect::<Vec<_>>();
+    let first = decoded(&slots().await?);
     tokio::time::sleep(header.timing.renew() * 2).await;
-    let second = decode_slots(header, &slots().await?);
+    let second = decoded(&slots().await?);
     Ok((0..header.nodes.len()).map(|i| node_report(header, i, &first[i], &second[i])).collect())
 }
 

@@ -32,14 +32,26 @@ fn order(slot: &Slot) -> (Incarnation, u64) {
     (slot.incarnation, slot.seq)
 }
 
+/// What was read of one slot.
+pub(super) struct SlotRead<'a> {
+    /// What its copies say together.
+    pub(super) newest: Result<Option<Slot>, BlockError>,
+    /// The copies as they are on the device.
+    pub(super) copies: [&'a [u8]; 2],
+}
+
 /// Reads every slot out of the slots' region.
-pub(super) fn decode_slots(header: &Header, bytes: &[u8]) -> Vec<Result<Option<Slot>, BlockError>> {
+pub(super) fn decode_slots<'a>(header: &Header, bytes: &'a [u8]) -> Vec<SlotRead<'a>> {
     let block = |node, copy| {
         let at = (header.slot_at(node, copy) - header.slots_at()) as usize;
         bytes.get(at..at + header.block_size as usize).unwrap_or(&[])
     };
-    let decode = |node, copy| Slot::decode(block(node, copy), header, node);
-    (0..header.nodes.len()).map(|i| newest(decode(i, Copy2::A), decode(i, Copy2::B), order)).collect()
+    let slot = |node| {
+        let copies = [block(node, Copy2::A), block(node, Copy2::B)];
+        let [a, b] = copies.map(|copy| Slot::decode(copy, header, node));
+        SlotRead { newest: newest(a, b, order), copies }
+    };
+    (0..header.nodes.len()).map(slot).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -53,7 +65,10 @@ enum Shows {
 #[derive(Clone, Debug, Default)]
 struct Seen {
     shows: Shows,
-    /// When the first read that showed it was completed.
+    /// Both copies as last read. A renewal is on one of them, where a late write of earlier can hide it from a reader that was away: so a
+    /// change of either is a sign of life, whatever it shows.
+    copies: [Vec<u8>; 2],
+    /// When the first read was completed that showed it, with these copies.
     since: Time,
     /// When the last read that showed it was issued; `None` before the first read.
     checked: Option<Time>,
@@ -91,17 +106,21 @@ impl Watch {
         Watch { seen: vec![Seen::default(); nodes] }
     }
 
-    pub(super) fn read(&mut self, issued: Time, completed: Time, slots: &[Result<Option<Slot>, BlockError>]) {
+    pub(super) fn read(&mut self, issued: Time, completed: Time, slots: &[SlotRead<'_>]) {
         for (seen, slot) in self.seen.iter_mut().zip(slots) {
-            let (shows, order) = match slot {
+            let (shows, order) = match &slot.newest {
                 Ok(None) => (Shows::Nothing, seen.order),
                 Ok(Some(s)) => (Shows::Life(s.boot, s.incarnation, s.beat, s.state), order(s)),
                 Err(_) => (Shows::Damage, seen.order),
             };
             let changed = seen.shows != shows && !seen.is_late(order);
             if seen.checked.is_none() || changed {
-                (seen.shows, seen.order, seen.since) = (shows, order, completed);
+                (seen.shows, seen.order) = (shows, order);
                 seen.went_on = seen.checked.is_some();
+            }
+            if changed || seen.checked.is_none() || seen.copies != slot.copies {
+                seen.copies = slot.copies.map(<[u8]>::to_vec);
+                seen.since = completed;
             }
             seen.checked = seen.checked.max(Some(issued));
         }
@@ -342,12 +361,7 @@ impl Lease {
     }
 
     /// The slots were read (by the lease itself), or could not be.
-    pub(super) fn read(
-        &mut self,
-        now: Time,
-        slots: Result<&[Result<Option<Slot>, BlockError>], String>,
-        header: &Header,
-    ) {
+    pub(super) fn read(&mut self, now: Time, slots: Result<&[SlotRead<'_>], String>, header: &Header) {
         self.busy = None;
         let renew = header.timing.renew();
         self.next_at = (self.cycle_at + renew).max(now);
@@ -358,7 +372,7 @@ impl Lease {
                 return;
             }
         };
-        let mine = slots.get(usize::from(self.me.slot)).and_then(|s| s.as_ref().ok()).and_then(Option::as_ref);
+        let mine = slots.get(usize::from(self.me.slot)).and_then(|s| s.newest.as_ref().ok()).and_then(Option::as_ref);
         if matches!(self.stage, Stage::Watching { .. }) {
             self.watch_own(mine, now);
         } else if let Some(shown) = mine
@@ -429,4 +443,45 @@ impl Lease {
 /// The longest that one transfer of the lease may take.
 pub(super) fn lease_bound(header: &Header) -> Duration {
     header.timing.io_bound()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sim_tests::fast_header;
+    use super::*;
+
+    fn slot(seq: u64) -> Slot {
+        let (boot, incarnation) = (BootId([1; 16]), Incarnation(1));
+        Slot { seq, boot, incarnation, beat: seq, state: SlotState::Up, ages: Vec::new() }
+    }
+
+    /// What a watch saw that read these two copies one after the other, and last when the first had stood still for long enough.
+    fn standing_after(reads: [[u64; 2]; 2]) -> Standing {
+        let header = fast_header(2, 1);
+        let end = header.timing.since_to_expiry(Time::ZERO);
+        let mut watch = Watch::new(2);
+        for (copies, at) in reads.into_iter().zip([Time::ZERO, end]) {
+            let mut bytes = vec![0; header.slots_len()];
+            for (copy, seq) in Copy2::BOTH.into_iter().zip(copies) {
+                let begin = (header.slot_at(0, copy) - header.slots_at()) as usize;
+                let block = slot(seq).encode(&header, 0);
+                bytes[begin..begin + block.len()].copy_from_slice(&block);
+            }
+            watch.read(at, at, &decode_slots(&header, &bytes));
+        }
+        let owner = Ownership { epoch: 1, owner: Some((0, BootId([1; 16]))), failures: Default::default() };
+        watch.standing(&header, &owner)
+    }
+
+    #[test]
+    fn a_slot_that_stood_still_has_expired() {
+        assert_eq!(standing_after([[9, 8], [9, 8]]), Standing::Expired);
+        assert!(matches!(standing_after([[9, 8], [9, 10]]), Standing::Alive { .. }), "renewed");
+    }
+
+    /// In between 10 was written to the second copy, and 3 landed on it, which had been on its way since long before.
+    #[test]
+    fn a_late_write_that_hides_a_renewal_is_no_standstill() {
+        assert!(matches!(standing_after([[9, 8], [9, 3]]), Standing::Alive { .. }));
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::batch::Step;
 use super::layout::{Slot, SlotState};
-use super::lease::{Stage, Watch};
+use super::lease::{SlotRead, Stage, Watch, decode_slots};
 use super::machine::{Io, Machine, Tag};
 use crate::name::{BootId, Incarnation};
 use crate::time::Time;
@@ -57,12 +57,15 @@ impl Machine {
 
     /// All slots were read: what they show, in their order.
     pub(crate) fn suppose_sight(&mut self, sights: &[Sight]) {
-        let slots = |only_expired: bool| -> Vec<_> {
-            sights.iter().map(|s| Ok((s.expired || !only_expired).then(|| s.slot()))).collect()
-        };
         self.watch = Watch::new(sights.len());
-        self.watch.read(Time::ZERO, Time::ZERO, &slots(true));
-        self.watch.read(NOW, NOW, &slots(false));
+        let bytes = self.slots_region(sights);
+        let slots = decode_slots(&self.header, &bytes);
+        let mut before = decode_slots(&self.header, &bytes);
+        for (slot, _) in before.iter_mut().zip(sights).filter(|(_, sight)| !sight.expired) {
+            *slot = SlotRead { newest: Ok(None), copies: [&[], &[]] };
+        }
+        self.watch.read(Time::ZERO, Time::ZERO, &before);
+        self.watch.read(NOW, NOW, &slots);
     }
 
     /// The region of the slots, as it is when they show this.

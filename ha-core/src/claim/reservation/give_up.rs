@@ -5,6 +5,7 @@
 
 use super::device::{Command, Key, Queued};
 use super::lane::{Common, End, Goal, Lane, Path, Registration, Step};
+use crate::time::Time;
 
 /// More commands than this, and it is left for the next attempt.
 const STEPS_MAX: u16 = 60;
@@ -16,18 +17,35 @@ pub(super) struct GiveUp {
     /// The keys were read after every path was unregistered.
     checked: bool,
     swept: Option<Key>,
+    /// Until then the device may carry out what a preempted node had under way. The next holder of a free device does not wait for it.
+    settle: Option<Time>,
+}
+
+impl GiveUp {
+    /// Giving up after whatever was wanted before.
+    pub(super) fn after(goal: &Goal) -> GiveUp {
+        let settle = match goal {
+            Goal::Take(take) => take.settle,
+            Goal::GiveUp(give_up) => give_up.settle,
+            Goal::Nothing | Goal::Hold(_) => None,
+        };
+        GiveUp { settle, ..GiveUp::default() }
+    }
 }
 
 impl Lane {
     /// The next step of giving this device up.
-    pub(super) fn plan_give_up(&mut self, common: &Common) -> Step {
+    pub(super) fn plan_give_up(&mut self, common: &Common, now: Time) -> Step {
         let Goal::GiveUp(mut give_up) = std::mem::replace(&mut self.goal, Goal::Nothing) else { return Step::Again };
-        let step = self.next_of_give_up(&mut give_up, common);
+        let step = self.next_of_give_up(&mut give_up, common, now);
         self.goal = Goal::GiveUp(give_up);
         step
     }
 
-    fn next_of_give_up(&mut self, give_up: &mut GiveUp, common: &Common) -> Step {
+    fn next_of_give_up(&mut self, give_up: &mut GiveUp, common: &Common, now: Time) -> Step {
+        if let Some(until) = give_up.settle.filter(|until| *until > now) {
+            return Step::Wait(until);
+        }
         if self.steps > STEPS_MAX {
             return Step::End(End::Stuck(format!("{}: its state keeps changing", self.name)));
         }
@@ -71,5 +89,36 @@ impl Lane {
             }
             None => Step::End(End::GivenUp),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::device::{PathName, ReservationType};
+    use super::super::key::{ClusterKey, Keyring, Role};
+    use super::super::take::Take;
+    use super::super::timing::ReservationTiming;
+    use super::*;
+    use crate::name::{ClusterName, Epoch, NodeName};
+
+    #[test]
+    fn nobody_is_let_in_before_what_was_preempted_has_settled() {
+        let nodes = ["alpha", "beta"].map(|name| NodeName::new(name).unwrap());
+        let keyring = Keyring::new(&ClusterName::new("shop").unwrap(), nodes.clone()).unwrap();
+        let me = keyring.number_of(&nodes[0]).unwrap();
+        let key = keyring.encode(ClusterKey { role: Role::Holder, node: me, epoch: Epoch(1) }).unwrap();
+        let kind = ReservationType::WriteExclusiveRegistrantsOnly;
+        let common = Common { keyring, me, kind, timing: ReservationTiming::default() };
+        let mut lane = Lane::new("disk".into(), Duration::from_secs(3));
+        lane.set_paths(vec![PathName::new("1")]);
+        let mut take = Take::other(key, None);
+        take.settle(Time(5));
+        lane.set_goal(Goal::Take(Box::new(take)));
+        lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
+        lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
+        assert_eq!(lane.plan_give_up(&common, Time(4)), Step::Wait(Time(5)));
+        assert_eq!(lane.plan_give_up(&common, Time(5)), Step::Send(0, Command::ReadKeys));
     }
 }

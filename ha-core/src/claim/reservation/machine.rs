@@ -331,7 +331,7 @@ impl Machine {
         let several = self.lanes.len() > 1;
         for (place, lane) in self.lanes.iter_mut().enumerate() {
             if (place == 0) == arbiter_first || !several {
-                lane.set_goal(Goal::GiveUp(GiveUp::default()));
+                lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
             }
         }
     }
@@ -423,7 +423,7 @@ impl Machine {
             return;
         }
         if let Some(lane) = self.lanes.iter_mut().find(|lane| !matches!(lane.goal, Goal::Nothing)) {
-            return lane.set_goal(Goal::GiveUp(GiveUp::default()));
+            return lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
         }
         self.phase = Phase::Idle;
         self.key = None;
@@ -451,7 +451,7 @@ fn advance(
             Goal::Nothing => return None,
             Goal::Take(_) => lane.plan_take(common, now),
             Goal::Hold(_) => lane.plan_hold(common, now),
-            Goal::GiveUp(_) => lane.plan_give_up(common),
+            Goal::GiveUp(_) => lane.plan_give_up(common, now),
         };
         match step {
             Step::Again => {}

@@ -135,7 +135,7 @@ impl Lane {
 
     fn next_of_take(&mut self, take: &mut Take, common: &Common, now: Time) -> Step {
         if let Some(refusal) = &take.refusal {
-            return self.clear_away(refusal.clone(), take.adopts());
+            return self.clear_away(refusal.clone(), take, now);
         }
         if self.steps > STEPS_MAX {
             return refuse(take, Refusal::Unreachable(format!("{}: its state keeps changing", self.name)));
@@ -281,7 +281,7 @@ impl Lane {
             return refuse(take, if raced { Refusal::Raced } else { since() });
         }
         if former || known.is_some_and(|known| known.node == common.me) {
-            if let Some(step) = self.take_own(take, key, holder, path, common) {
+            if let Some(step) = self.take_own(take, key, holder, path, common, now) {
                 return step;
             }
             if former {
@@ -313,9 +313,21 @@ impl Lane {
 
     /// A reservation under a key of this node's, left over from an earlier life. That it is this machine's, and not another's that goes by
     /// the same name, shows when the device lets the key be changed.
-    fn take_own(&mut self, take: &mut Take, key: Key, holder: Key, path: usize, common: &Common) -> Option<Step> {
+    fn take_own(
+        &mut self,
+        take: &mut Take,
+        key: Key,
+        holder: Key,
+        path: usize,
+        common: &Common,
+        now: Time,
+    ) -> Option<Step> {
         if take.request.is_none() {
             return Some(self.preempt_from(take, key, holder, path, common));
+        }
+        // The earlier life may have ended while it waited for what a node that it had preempted had under way.
+        if take.former.is_none() && !mutation::is_on(Mutation::TrustPlainPreempt) {
+            take.settle(now + self.limit);
         }
         if self.paths.iter().any(|path| path.failed.is_none() && path.is_registered_with(key)) {
             // Changed here, while the reservation hangs on a path that is not there any more.
@@ -415,11 +427,17 @@ impl Lane {
     }
 
     /// Unregisters where something was registered, and then refuses. A node whose leftovers run keeps what it has until they are stopped.
-    fn clear_away(&self, refusal: Refusal, adopts: bool) -> Step {
+    /// Nor does it let go before what it preempted has settled: the next one to take a free device does not wait.
+    fn clear_away(&self, refusal: Refusal, take: &Take, now: Time) -> Step {
         let left = |path: &Path| path.touched && path.failed.is_none() && path.registration != Registration::None;
         match self.paths.iter().position(left) {
-            Some(path) if !adopts && self.steps <= 2 * STEPS_MAX && !mutation::is_on(Mutation::StayRegistered) => {
-                self.unregister(path)
+            Some(path)
+                if !take.adopts() && self.steps <= 2 * STEPS_MAX && !mutation::is_on(Mutation::StayRegistered) =>
+            {
+                match take.settle.filter(|until| *until > now) {
+                    Some(until) => Step::Wait(until),
+                    None => self.unregister(path),
+                }
             }
             _ => Step::End(End::Refused(refusal)),
         }
