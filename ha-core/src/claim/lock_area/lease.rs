@@ -447,6 +447,7 @@ pub(super) fn lease_bound(header: &Header) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::Failures;
     use super::super::sim_tests::fast_header;
     use super::*;
 
@@ -469,7 +470,7 @@ mod tests {
             }
             watch.read(at, at, &decode_slots(&header, &bytes));
         }
-        let owner = Ownership { epoch: 1, owner: Some((0, BootId([1; 16]))), failures: Default::default() };
+        let owner = Ownership { epoch: 1, owner: Some((0, BootId([1; 16]))), failures: Failures::default() };
         watch.standing(&header, &owner)
     }
 
