@@ -9,7 +9,9 @@ use ha_core::name::LockAreaName;
 use ha_core::{Probe, Resource};
 
 use crate::claim::reservation::ReservationSpec;
-use crate::probe::{ExecProbe, ExecProbeSpec, Ping, PingSpec, Tcp, TcpSpec};
+use crate::probe::{
+    Disk, DiskSpec, ExecProbe, ExecProbeSpec, Http, HttpSpec, Load, LoadSpec, Ping, PingSpec, Tcp, TcpSpec,
+};
 use crate::resource::Directories;
 use crate::resource::address::{Address, AddressSpec};
 use crate::resource::exec::{Exec, ExecSpec};
@@ -61,6 +63,12 @@ pub enum ProbeDefinition {
     Ping(PingSpec),
     /// Whether a port accepts connections.
     Tcp(TcpSpec),
+    /// Whether a page is answered as expected.
+    Http(HttpSpec),
+    /// How busy the processors are.
+    Load(LoadSpec),
+    /// Whether there is room on a filesystem.
+    Disk(DiskSpec),
     /// What a program of the user's says.
     Exec(ExecProbeSpec),
 }
@@ -71,6 +79,9 @@ impl ProbeDefinition {
         match self {
             ProbeDefinition::Ping(spec) => Arc::new(Ping::new(spec)),
             ProbeDefinition::Tcp(spec) => Arc::new(Tcp::new(spec)),
+            ProbeDefinition::Http(spec) => Arc::new(Http::new(spec)),
+            ProbeDefinition::Load(spec) => Arc::new(Load::new(spec)),
+            ProbeDefinition::Disk(spec) => Arc::new(Disk::new(spec)),
             ProbeDefinition::Exec(spec) => Arc::new(ExecProbe::new(spec)),
         }
     }
@@ -90,7 +101,7 @@ impl Kinds for Builtin {
     }
 
     fn probe_kinds(&self) -> &[&'static str] {
-        &["Ping", "Tcp", "Exec"]
+        &["Ping", "Tcp", "Http", "Load", "Disk", "Exec"]
     }
 
     fn resource(&self, kind: &str, fields: &mut Fields<'_>) -> Option<ResourceDefinition> {
@@ -115,6 +126,9 @@ impl Kinds for Builtin {
         match kind {
             "Ping" => PingSpec::read(fields).map(ProbeDefinition::Ping),
             "Tcp" => TcpSpec::read(fields).map(ProbeDefinition::Tcp),
+            "Http" => HttpSpec::read(fields).map(ProbeDefinition::Http),
+            "Load" => LoadSpec::read(fields).map(ProbeDefinition::Load),
+            "Disk" => DiskSpec::read(fields).map(ProbeDefinition::Disk),
             "Exec" => ExecProbeSpec::read(fields).map(ProbeDefinition::Exec),
             _ => None,
         }

@@ -6,6 +6,7 @@ mod child;
 pub mod claim;
 pub mod clock;
 mod command;
+mod deadline;
 pub mod fence;
 pub mod kinds;
 mod log_file;

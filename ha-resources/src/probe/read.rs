@@ -9,7 +9,7 @@ use std::time::Duration;
 use ha_core::hierarchy::Fields;
 use ha_core::time::Span;
 
-use super::{ExecProbeSpec, PingSpec, TcpSpec};
+use super::{DiskSpec, ExecProbeSpec, HttpSpec, LoadSpec, PingSpec, TcpSpec, Url, http};
 
 /// What `every` and `timeout` may be: below, the probe would cost more than it tells.
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
@@ -66,6 +66,82 @@ impl TcpSpec {
         let every = time(fields, "every", default.every);
         let timeout = time(fields, "timeout", default.timeout);
         Some(TcpSpec { address: address?, every: every?, timeout: timeout? })
+    }
+}
+
+impl HttpSpec {
+    /// Reads the fields of `Http(…)`. `None` if something is wrong, which was reported.
+    ///
+    /// ```ron
+    /// Http("http://10.0.0.5:8080/health")
+    /// Http(url: "http://10.0.0.5/", host: "shop.example", status: 200, contains: "welcome", every: "1s", timeout: "2s")
+    /// ```
+    pub fn read(fields: &mut Fields<'_>) -> Option<HttpSpec> {
+        let url: Option<Url> =
+            fields.only_or("url", "a URL with an IP address, such as \"http://10.0.0.5:8080/health\"");
+        let host = fields.optional("host", "the name of a site, such as \"shop.example\"");
+        let status = fields.optional("status", "a status of HTTP, such as 200");
+        let contains = fields.optional("contains", "a text that the page has");
+        let every = time(fields, "every", Duration::from_secs(1));
+        let timeout = time(fields, "timeout", Duration::from_secs(2));
+        if let Some(status) = status.filter(|status| !http::is_status(*status)) {
+            fields.problem("status", &format!("{status} is no final status of HTTP: expected 200 to 999"), None);
+            return None;
+        }
+        let spec = HttpSpec { host, status, contains, every: every?, timeout: timeout?, ..HttpSpec::new(url?) };
+        if let Some(host) = spec.host.as_ref().filter(|host| !http::is_host(host)) {
+            fields.problem("host", &format!("{host:?} cannot stand in a `Host` field"), None);
+            return None;
+        }
+        Some(spec)
+    }
+}
+
+impl LoadSpec {
+    /// Reads the fields of `Load(…)`. `None` if something is wrong, which was reported.
+    ///
+    /// ```ron
+    /// Load
+    /// Load(idle: 0.5, busy: 4.0, every: "5s")
+    /// ```
+    pub fn read(fields: &mut Fields<'_>) -> Option<LoadSpec> {
+        let default = LoadSpec::default();
+        let expected = "a load of each processor, such as 0.5";
+        let idle = fields.or("idle", expected, default.idle);
+        let busy = fields.or("busy", expected, default.busy);
+        let every = time(fields, "every", default.every)?;
+        if !(idle >= 0.0 && busy > idle && busy <= 1_000.0) {
+            let message = format!("idle {idle} and busy {busy}: expected 0 ≤ idle < busy ≤ 1000");
+            fields.problem("busy", &message, None);
+            return None;
+        }
+        Some(LoadSpec { idle, busy, every })
+    }
+}
+
+impl DiskSpec {
+    /// Reads the fields of `Disk(…)`. `None` if something is wrong, which was reported.
+    ///
+    /// ```ron
+    /// Disk("/var/log")
+    /// Disk(at: "/var/log", free: "2GiB", every: "5s", timeout: "5s")
+    /// ```
+    pub fn read(fields: &mut Fields<'_>) -> Option<DiskSpec> {
+        let at: Option<std::path::PathBuf> = fields.only_or("at", "a place on a filesystem, such as \"/var/log\"");
+        let default = DiskSpec::new("/");
+        let free = fields.or("free", "a share or an amount of room, such as \"5%\" or \"2GiB\"", default.free);
+        let every = time(fields, "every", default.every);
+        let timeout = time(fields, "timeout", default.timeout);
+        let at = at?;
+        if !at.is_absolute() {
+            fields.problem(
+                "at",
+                &format!("{} is no whole path: expected one such as \"/var/log\"", at.display()),
+                None,
+            );
+            return None;
+        }
+        Some(DiskSpec { at, free, every: every?, timeout: timeout? })
     }
 }
 
@@ -136,6 +212,40 @@ mod tests {
         let text = r#"Exec(command: ["/bin/probe", "-q"], every: "1min")"#;
         let long = ExecProbeSpec { every: Duration::from_secs(60), ..program };
         assert_eq!(read(text, ExecProbeSpec::read), (Some(long), clean));
+    }
+
+    #[test]
+    fn pages_loads_and_disks_are_read() {
+        let clean = String::new();
+        let page = HttpSpec::new("http://[fd00::5]:8080/health".to_owned().try_into().unwrap());
+        assert_eq!(
+            read(r#"Http("http://[fd00::5]:8080/health")"#, HttpSpec::read),
+            (Some(page.clone()), clean.clone())
+        );
+        let text = r#"Http(url: "http://[fd00::5]:8080/health", host: "shop.example", status: 204, timeout: "9s")"#;
+        let long =
+            HttpSpec { host: Some("shop.example".into()), status: Some(204), timeout: Duration::from_secs(9), ..page };
+        assert_eq!(read(text, HttpSpec::read), (Some(long), clean.clone()));
+        assert_eq!(read("Load", LoadSpec::read), (Some(LoadSpec::default()), clean.clone()));
+        let busy = LoadSpec { busy: 8.0, ..LoadSpec::default() };
+        assert_eq!(read("Load(busy: 8)", LoadSpec::read), (Some(busy), clean.clone()));
+        let logs = DiskSpec { free: "2GiB".to_owned().try_into().unwrap(), ..DiskSpec::new("/var/log") };
+        assert_eq!(read(r#"Disk(at: "/var/log", free: "2GiB")"#, DiskSpec::read), (Some(logs), clean));
+
+        for (wrong, expected) in [
+            (r#"Http("https://10.0.0.5/")"#, "is encrypted"),
+            (r#"Http("http://shop.example/")"#, "by no address"),
+            (r#"Http("10.0.0.5")"#, "http://"),
+            (r#"Http(url: "http://10.0.0.5/", status: 100)"#, "100 is no final status"),
+            (r#"Http(url: "http://10.0.0.5/", host: "a\nb")"#, "cannot stand"),
+        ] {
+            let (found, said) = read(wrong, HttpSpec::read);
+            assert!(found.is_none() && said.contains(expected), "{wrong}: {said}");
+        }
+        let (found, said) = read("Load(idle: 4, busy: 2)", LoadSpec::read);
+        assert!(found.is_none() && said.contains("idle 4 and busy 2"), "{said}");
+        let (found, said) = read(r#"Disk(at: "var", free: "5GB")"#, DiskSpec::read);
+        assert!(found.is_none() && said.contains("no whole path") && said.contains("no amount of room"), "{said}");
     }
 
     #[test]

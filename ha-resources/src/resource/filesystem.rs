@@ -15,7 +15,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +26,7 @@ use tokio::time::Instant;
 
 use self::users::Target;
 use crate::command::{self, Children, Program, most_of};
+use crate::deadline::{Gate, by};
 use crate::mounts::{self, Mount};
 use crate::proc::{self, Stat};
 
@@ -85,7 +85,7 @@ pub struct Filesystem {
     /// Commands that may still be there: one stuck in the kernel may yet mount.
     children: Arc<Children>,
     /// A look at the filesystem that has not come back.
-    looking: Arc<AtomicBool>,
+    looking: Gate,
 }
 
 /// How users of the filesystem are made to leave it.
@@ -116,7 +116,7 @@ enum Mounted {
 impl Filesystem {
     /// A filesystem that has not been looked at yet.
     pub fn new(spec: FilesystemSpec) -> Self {
-        Self { spec, children: Arc::default(), looking: Arc::default() }
+        Self { spec, children: Arc::default(), looking: Gate::default() }
     }
 
     fn fsck(&self) -> Fsck {
@@ -355,13 +355,6 @@ fn is_of(mount: &Mount, source: &str) -> bool {
     mount.device == number || block_device(&mount.source).is_ok_and(|other| other == number)
 }
 
-/// Does what may hang on a thread of its own, which is given up at the deadline: `None`.
-async fn by<T: Send + 'static>(deadline: Instant, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("storage".to_owned()).spawn(move || answer.send(work()).ok()).ok()?;
-    tokio::time::timeout_at(deadline, answered).await.ok()?.ok()
-}
-
 #[async_trait]
 impl Resource for Filesystem {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
@@ -413,14 +406,13 @@ impl Resource for Filesystem {
                 self.spec.at.display()
             ));
         }
-        if self.looking.swap(true, Ordering::AcqRel) {
+        let Some(inside) = self.looking.enter() else {
             return Verdict::Unknown(format!("{} has still not answered an earlier look", self.spec.at.display()));
-        }
-        let (at, looking) = (self.spec.at.clone(), self.looking.clone());
+        };
+        let at = self.spec.at.clone();
         let looked = by(Instant::now() + most_of(context.timeout), move || {
-            let result = nix::sys::statvfs::statvfs(&at);
-            looking.store(false, Ordering::Release);
-            result
+            let _inside = inside;
+            nix::sys::statvfs::statvfs(&at)
         });
         match looked.await {
             Some(Ok(_)) => Verdict::Good,
