@@ -268,6 +268,26 @@ impl<L: Machines> Cluster<L> {
         text.lines().map(|line| serde_json::from_str(line).to(format!("read an event of {node}: {line}"))).collect()
     }
 
+    /// All that `ha` says on a node, whether or not it succeeds; what could not be asked is an error.
+    pub fn said(&self, node: &str, arguments: &[&str]) -> Result<String> {
+        let all: Vec<&str> = ["--config", CONFIG].into_iter().chain(arguments.iter().copied()).collect();
+        let (_, output, errors) = self.lab.run_on(node, &self.ha, &all)?;
+        Ok(output + &errors)
+    }
+
+    /// Waits until `ha` says so on a node: all of these words, in what may be wrapped into several lines.
+    pub fn until_said(&self, node: &str, arguments: &[&str], words: &[&str]) -> String {
+        eventually(&format!("`ha {}` on {node} says {words:?}", arguments.join(" ")), || {
+            let said = self.said(node, arguments).map_err(|trouble| trouble.to_string())?;
+            let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            if words.iter().all(|words| flat.contains(words)) {
+                return Ok(said);
+            }
+            self.lab.pause();
+            Err(said)
+        })
+    }
+
     /// What a node says of the cluster.
     pub fn status(&self, node: &str) -> Result<Status> {
         let text = self.ask(node, &["status", "--json"])?;

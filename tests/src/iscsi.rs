@@ -96,25 +96,39 @@ impl Session {
         let mut stream = TcpStream::connect_timeout(&portal, patience())?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience()))?;
+        let (own, whom) = (format!("InitiatorName={initiator}"), format!("TargetName={target}"));
         let keys = [
-            &format!("InitiatorName={initiator}"),
-            &format!("TargetName={target}"),
+            own.as_str(),
+            whom.as_str(),
             "SessionType=Normal",
             "HeaderDigest=None",
             "DataDigest=None",
             "ImmediateData=Yes",
             "MaxRecvDataSegmentLength=65536",
         ];
-        // From the stage of operational negotiation straight to the full feature phase; a random ISID of one's own name.
-        let mut login = Message::new(opcode::LOGIN, 0x87).with(16, 1).with(24, 1);
-        login.header[8] = 0x80;
-        login.data = keys.iter().flat_map(|key| [key.as_bytes(), b"\0"].concat()).collect();
-        login.send(&mut stream)?;
-        let answer = Message::receive(&mut stream)?;
-        if answer.opcode() != opcode::LOGIN_RESPONSE || answer.header[36] != 0 || answer.header[1] & 0x80 == 0 {
-            let status = (answer.header[36], answer.header[37]);
-            return Err(io::Error::other(format!("the target refuses the login, with status {status:02x?}")));
-        }
+        let mut said = keys.iter().flat_map(|key| [key.as_bytes(), b"\0"].concat()).collect();
+        let mut status = 0;
+        let answer = loop {
+            // From the stage of operational negotiation straight to the full feature phase; a random ISID of one's own name.
+            let mut login = Message::new(opcode::LOGIN, 0x87).with(16, 1).with(24, 1).with(28, status);
+            login.header[8] = 0x80;
+            login.data = said;
+            login.send(&mut stream)?;
+            let answer = Message::receive(&mut stream)?;
+            if answer.opcode() != opcode::LOGIN_RESPONSE || answer.header[36] != 0 {
+                let status = (answer.header[36], answer.header[37]);
+                return Err(io::Error::other(format!("the target refuses the login, with status {status:02x?}")));
+            }
+            if answer.header[1] & 0x80 != 0 {
+                break answer;
+            }
+            // It has proposals of its own, all of which are agreed to.
+            said = proposals(&answer.data, &keys);
+            if said.is_empty() {
+                return Err(io::Error::other("the target does not end the login, and proposes nothing"));
+            }
+            status = answer.word(24) as u32 + 1;
+        };
         if answer.data.split(|byte| *byte == 0).any(|key| key == b"ImmediateData=No") {
             return Err(io::Error::other(
                 "the target takes no data with a command, and this initiator knows no other way",
@@ -196,6 +210,15 @@ impl Session {
     }
 }
 
+/// What a target has said and was not asked, as it is said back to it: the same value is an agreement.
+fn proposals(text: &[u8], asked: &[&str]) -> Vec<u8> {
+    let name = |key: &[u8]| key.split(|byte| *byte == b'=').next().unwrap_or_default().to_vec();
+    let of_us = |key: &[u8]| asked.iter().any(|own| name(own.as_bytes()) == name(key));
+    let keys =
+        text.split(|byte| *byte == 0).filter(|key| !key.is_empty() && !key.starts_with(b"Target") && !of_us(key));
+    keys.flat_map(|key| [key, b"\0"].concat()).collect()
+}
+
 impl Transport for Session {
     fn execute(&mut self, command_block: &[u8], transfer: Transfer<'_>) -> std::result::Result<Ended, Failure> {
         self.exchange(command_block, transfer).map_err(|error| match error.kind() {
@@ -257,5 +280,17 @@ impl ReservationDevice for Initiator {
 
     fn time_limit(&self) -> Duration {
         self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_target_proposes_is_agreed_to_and_what_it_answers_is_not_repeated() {
+        let text = b"TargetPortalGroupTag=1\0ImmediateData=Yes\0MaxBurstLength=262144\0InitialR2T=Yes\0";
+        let asked = ["ImmediateData=Yes", "MaxRecvDataSegmentLength=65536"];
+        assert_eq!(proposals(text, &asked), b"MaxBurstLength=262144\0InitialR2T=Yes\0");
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! Each test ends with a check of the filesystem and of the ledger: never two writers, nothing lost that was acknowledged.
 
+use std::fs;
+
 use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
-use ha_tests::kernel::{ClaimKind, Fault, KernelCluster, KernelLab, Network, Paths, Persistence, disk_link, spec};
-use ha_tests::{Result, eventually};
+use ha_tests::kernel::{
+    ClaimKind, Fault, Guest, KernelCluster, KernelLab, Network, Paths, Persistence, disk_link, spec,
+};
+use ha_tests::{Result, Trouble, eventually, program};
 
 /// The name of the service's program.
 const LEDGER_PROGRAM: &str = "lab-ledger";
@@ -154,6 +158,110 @@ fn one_path_of_two_is_enough() -> Result<()> {
     KernelCluster::tell("both paths lost", &client);
 
     assert_eq!(cluster.judge(client)?, ["alpha", "beta"]);
+    Ok(())
+}
+
+/// L1, S1: all nodes are powered on in the same moment and start their agents at boot, with disks that nobody ever had, and after a loss of
+/// power of them all in which the disks kept their reservations: each hierarchy is served by the one node that is preferred for it.
+#[test]
+fn nodes_that_boot_in_the_same_moment_serve_what_they_are_preferred_for() -> Result<()> {
+    let app = |file: &str, port: u16| {
+        let app = program("lab-ledger")?;
+        Ok::<_, Trouble>(format!(
+            r#"Process(name: "app", command: [{:?}, "{file}", "10.77.0.100:{port}"])"#,
+            app.to_string_lossy()
+        ))
+    };
+    let builder = KernelLab::with_nodes(&["alpha", "beta", "gamma"]).another_disk(64).ext4(|_| Ok(()));
+    let cluster = KernelCluster::configured(builder, ClaimKind::Reservation, &app("/srv/ledger/entries", 7000)?)?;
+    let lab = cluster.lab();
+    let (second, at) = (disk_link(1), "/srv/journal");
+    lab.node("gamma").shell(&format!("mkfs.ext4 -q {second}"))?;
+    let journal = format!(
+        r#"Hierarchy(
+    name: "journal",
+    nodes: ["beta", "gamma", "alpha"],
+    claim: Reservation(devices: [{second:?}]),
+    resources: [
+        Filesystem(name: "data", device: {second:?}, at: "{at}", fstype: "ext4", mount_point: Created),
+        Address(name: "vip", address: "10.77.0.101/24", interface: "eth0"),
+        {},
+    ],
+)
+"#,
+        app("/srv/journal/entries", 7000)?.replace("10.77.0.100", "10.77.0.101")
+    );
+    for node in lab.nodes() {
+        fs::write(node.dir().join("etc/hierarchies/journal.ron"), &journal)?;
+        // However long one boots longer than the other.
+        let file = node.dir().join("etc/agent.ron");
+        fs::write(&file, fs::read_to_string(&file)?.replace(r#"startup_grace: "5s""#, r#"startup_grace: "60s""#))?;
+        // As the order of services at boot has it: after the storage.
+        node.change(|spec| {
+            let (first, agent) = (disk_link(0), spec.agent.join(" "));
+            let wait = format!("until test -e {first} -a -e {second}; do sleep 0.1; done; exec {agent}");
+            spec.agent = ["/bin/sh", "-c", &wait].map(str::to_owned).to_vec();
+        })?;
+        node.power_off()?;
+        node.start_agent()?;
+    }
+    let (client, other) = (cluster.ledger_client()?, cluster.client_of("10.77.0.101:7000")?);
+    for _ in ["disks that nobody ever had", "reservations of the former lives"] {
+        lab.nodes().iter().try_for_each(Guest::power_off)?;
+        lab.nodes().iter().try_for_each(Guest::power_on)?;
+        client.until_served_by("alpha");
+        other.until_served_by("beta");
+        for node in lab.nodes() {
+            cluster.until(node.name(), "each hierarchy is where it belongs", |status| {
+                status.place(LEDGER) == Some("alpha") && status.place("journal") == Some("beta")
+            });
+        }
+    }
+    assert_eq!(cluster.judge(client)?, ["alpha", "alpha"]);
+    assert_eq!(cluster.judge_on("journal", 1, other)?, ["beta", "beta"]);
+    Ok(())
+}
+
+/// S1, S7: a holder whose agent stands still is reset by its watchdog, one that cannot stop what it lost its claim for resets itself; another
+/// node takes over, and who was reset comes back as a bystander.
+#[test]
+fn a_holder_that_does_not_stop_is_reset() -> Result<()> {
+    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), ClaimKind::Reservation)?;
+    let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+    let back = |node: &Guest, life: &str, by: &str| -> Result<()> {
+        node.until_reset(life);
+        assert!(node.console().contains(by), "{}", node.console());
+        node.start_agent()?;
+        cluster.until_heard("alpha", "beta", "alive");
+        cluster.until_heard("beta", "alpha", "alive");
+        Ok(())
+    };
+
+    // The agent, and whatever else of it there is. The service goes on until the watchdog fires.
+    let life = alpha.boot_id()?;
+    alpha.abandon_agent()?;
+    alpha.shell("kill -STOP $(pidof ha)")?;
+    client.until_served_by("beta");
+    KernelCluster::tell("agent frozen", &client);
+    back(alpha, &life, "softdog: Initiating system reboot")?;
+    client.until_served_by("beta");
+
+    // The filesystem stands still: nobody can end the program that writes to it, nor unmount it. Then the claim is lost; the agent does not
+    // wait for the watchdog.
+    let life = beta.boot_id()?;
+    beta.abandon_agent()?;
+    beta.shell(&format!("fsfreeze -f {MOUNTED}"))?;
+    cluster.lab().cut(beta, Network::StorageA)?;
+    client.until_served_by("alpha");
+    KernelCluster::tell("service that cannot be stopped", &client);
+    beta.until_reset(&life);
+    cluster.lab().join(beta, Network::StorageA)?;
+    back(beta, &life, "ha: resetting this machine: ledger: the claim is lost and not everything could be stopped")?;
+    client.until_served_by("alpha");
+
+    assert_eq!(cluster.judge(client)?, ["alpha", "beta", "alpha"]);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::reservation::show::report;
 use crate::reservation::{Opened, Opener, same_disk};
 use crate::view::Severity;
+use crate::view::problems::of_a_stranger;
 
 /// What was seen so far.
 pub(super) struct Disks {
@@ -62,8 +63,8 @@ impl Disks {
                 let help = "name it once, by its multipath map if it has several paths".to_owned();
                 found.add(Severity::Error, hierarchy, what, help);
             }
-            Some((owner, _)) => {
-                found.add(Severity::Error, hierarchy, same_disk(&disk.path, &disk.identity, owner), None);
+            Some((owner, other)) => {
+                found.add(Severity::Error, hierarchy, same_disk(&disk.path, &disk.identity, owner, other), None);
             }
             None => {
                 self.seen.insert(disk.identity.clone(), (hierarchy.clone(), disk.path.clone()));
@@ -82,8 +83,7 @@ impl Disks {
             found.add(Severity::Warning, hierarchy, what, help);
         }
         if let Some(stranger) = report.stranger() {
-            let help = "find out who uses the disk; if nobody does any more: `ha claim break`".to_owned();
-            found.add(Severity::Error, hierarchy, format!("{path}: {stranger}"), help);
+            found.add(Severity::Error, hierarchy, format!("{path}: {stranger}"), of_a_stranger(hierarchy));
         }
         let Some(can) = &report.can else { return };
         let kind = format!("{:?}", spec.kind);
@@ -151,8 +151,8 @@ mod tests {
         for expected in [
             "Note web: /dev/one is naa.one of 1073741824 bytes",
             "Error web: /dev/missing does not exist",
-            "Error web: /dev/taken: key 0x000000000000abcd, which is none of this cluster's is registered on it",
-            "Error mail: /dev/also-one is a disk of hierarchy web already",
+            "Error web: /dev/taken: key 0x000000000000abcd, which is none of this cluster's, is registered on it",
+            "Error mail: /dev/also-one is a disk of hierarchy web too, as /dev/one (",
             "Warning mail: /dev/forgetful forgets keys",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");

@@ -26,6 +26,7 @@ use crate::reservation::prove::{Proof, Shown, Trial, Unproven};
 use crate::reservation::show::{DiskReport, render, report};
 use crate::reservation::{Machine, Opened, Opener};
 use crate::view::ClusterView;
+use crate::view::problems::of_a_stranger;
 use crate::words::{BAD, DIM, GOOD, HEAD, WARN, clean, styled};
 
 /// For a disk that no hierarchy names.
@@ -229,6 +230,10 @@ async fn show(ground: &Ground, args: ShowArgs) -> Result<Exit, Failure> {
                 say(format!("{}: ", styled(HEAD, hierarchy)))?;
             }
             say(one.disk.as_ref().map(render).unwrap_or_default())?;
+            if let Some(disk) = one.disk.as_ref().filter(|disk| disk.stranger().is_some()) {
+                let what = one.hierarchy.as_ref().map_or(disk.path.clone(), ToString::to_string);
+                say(format!("  {}\n", styled(WARN, of_a_stranger(what))))?;
+            }
             if let Some(error) = &one.error {
                 say(format!("{}\n", styled(BAD, clean(error))))?;
             }
@@ -253,9 +258,11 @@ async fn interrupted() {
 fn unproven(unproven: &Unproven) -> Failure {
     let exit = match unproven {
         Unproven::NobodyCame { .. } => Exit::TimedOut,
-        Unproven::InUse { .. } | Unproven::UsedHere(_) | Unproven::Interrupted(_) | Unproven::ReadBack { .. } => {
-            Exit::Refused
-        }
+        Unproven::InUse { .. }
+        | Unproven::Stranger { .. }
+        | Unproven::UsedHere(_)
+        | Unproven::Interrupted(_)
+        | Unproven::ReadBack { .. } => Exit::Refused,
         Unproven::NoPath(_) | Unproven::Failed { .. } | Unproven::LeftBehind { .. } => Exit::System,
     };
     Failure::new(exit, unproven)

@@ -3,6 +3,7 @@
 //! Opens the disks in the background from the first question on, again and again, and says until then what is in the way. Leaves the
 //! reservation itself to [`ReservationClaim`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use ha_core::claim::{Acquire, Claim, EarlyFailures, Held, Holding, Loss, Refusal
 use ha_core::driver::Clock;
 use ha_core::name::{Epoch, HierarchyName, NodeName};
 use ha_resources::claim::reservation::ReservationSpec;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::{Common, Opened, Opener, Owned, Owners, open_all};
+use super::{Common, Named, Opened, Opener, Owned, Owners, open_all};
 
 /// From one attempt to open the disks to the next.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -23,6 +24,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct LateReservation {
     begin: Begin,
     state: OnceLock<watch::Receiver<State>>,
+    _named: Named,
 }
 
 /// What opening needs.
@@ -34,6 +36,14 @@ struct Begin {
     clock: Clock,
     owners: Owners,
     opener: Arc<dyn Opener>,
+    /// It is this node's already, and only to be proven.
+    adopts: Arc<Adopts>,
+}
+
+#[derive(Default)]
+struct Adopts {
+    so: AtomicBool,
+    told: Notify,
 }
 
 #[derive(Clone)]
@@ -60,8 +70,9 @@ impl LateReservation {
         owners: Owners,
         opener: Arc<dyn Opener>,
     ) -> LateReservation {
-        let begin = Begin { hierarchy, spec, common, clock, owners, opener };
-        LateReservation { begin, state: OnceLock::new() }
+        let named = owners.name(&hierarchy, &spec.devices);
+        let begin = Begin { hierarchy, spec, common, clock, owners, opener, adopts: Arc::default() };
+        LateReservation { begin, state: OnceLock::new(), _named: named }
     }
 
     fn state(&self) -> &watch::Receiver<State> {
@@ -107,6 +118,7 @@ async fn open(begin: Begin, tell: watch::Sender<State>) {
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN_AFTER) => {}
+            () = begin.adopts.told.notified() => {}
             () = tell.closed() => return,
         }
     }
@@ -116,6 +128,10 @@ async fn try_open(begin: &Begin) -> Result<Open, String> {
     let disks = open_all(begin.opener.clone(), begin.spec.clone()).await?;
     for finding in disks.iter().flat_map(|disk| &disk.findings) {
         tracing::warn!(hierarchy = %begin.hierarchy, "{finding}");
+    }
+    // What is in service stays so, whatever else was written into other files since.
+    if !begin.adopts.so.load(Ordering::Relaxed) {
+        begin.owners.claimed_twice(&begin.hierarchy, &disks, &*begin.opener)?;
     }
     let owned = begin.owners.own(&begin.hierarchy, &disks)?;
     let named = |disk: &Opened| Storage { name: disk.path.display().to_string(), identity: disk.identity.to_string() };
@@ -133,6 +149,9 @@ impl Claim for LateReservation {
     }
 
     async fn acquire(&self, request: Acquire) -> Result<Held, Refusal> {
+        if request.adopt.is_some() && !self.begin.adopts.so.swap(true, Ordering::Relaxed) {
+            self.begin.adopts.told.notify_one();
+        }
         self.ready().await?.claim.acquire(request).await
     }
 
@@ -221,20 +240,56 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_disk_is_one_hierarchys_whatever_it_is_called() {
+    async fn a_disk_that_two_hierarchies_name_stays_with_the_one_that_has_it() {
         let shelf = Shelf::with(&[("/dev/one", "one"), ("/dev/also-one", "one")]);
         let owners = Owners::default();
         let web = claim(&shelf, "alpha", "web", &owners, &["/dev/one"]);
-        web.inspect().await.unwrap();
+        let held = web.acquire(request(Belief::Gone)).await.unwrap();
         let mail = claim(&shelf, "alpha", "mail", &owners, &["/dev/also-one"]);
         let refused = mail.inspect().await.unwrap_err().to_string();
-        assert!(refused.contains("/dev/also-one is a disk of hierarchy web already"), "{refused}");
-        drop(web);
-        while mail.inspect().await.is_err() {
-            tokio::time::sleep(AGAIN_AFTER).await;
-        }
+        assert!(refused.contains("/dev/also-one is a disk of hierarchy web too, as /dev/one ("), "{refused}");
+        assert_eq!(web.uphold(held.epoch).await, Ok(Tenure::UntilRevoked));
+
         let twice = claim(&shelf, "alpha", "twice", &Owners::default(), &["/dev/one", "/dev/also-one"]);
         let refused = twice.inspect().await.unwrap_err().to_string();
         assert!(refused.contains("/dev/one and /dev/also-one are the same disk"), "{refused}");
+    }
+
+    /// Agents that start with such files: had each of two nodes opened the disk for another hierarchy, one would take it from the other,
+    /// which it finds not to serve what it asks for.
+    #[tokio::test(start_paused = true)]
+    async fn of_two_hierarchies_that_name_one_disk_only_what_is_in_service_begins() {
+        let shelf = Shelf::with(&[("/dev/one", "one"), ("/dev/also-one", "one")]);
+        let (of_alpha, of_beta) = (Owners::default(), Owners::default());
+        let held =
+            claim(&shelf, "alpha", "web", &Owners::default(), &["/dev/one"]).acquire(request(Belief::Gone)).await;
+        let epoch = held.unwrap().epoch;
+        let both = |node, owners| {
+            let hierarchy = |name, device| claim(&shelf, node, name, owners, &[device]);
+            (hierarchy("web", "/dev/one"), hierarchy("mail", "/dev/also-one"))
+        };
+        let (web, mail) = both("alpha", &of_alpha);
+        let (web_of_beta, mail_of_beta) = both("beta", &of_beta);
+        let generation = || shelf.disk("one").lock().unwrap().reservation().generation;
+        let before = generation();
+        for (claim, other) in [(&mail_of_beta, "web"), (&web_of_beta, "mail"), (&mail, "web"), (&web, "mail")] {
+            let refused = claim.acquire(request(Belief::Gone)).await.unwrap_err().to_string();
+            assert!(refused.contains(&format!("is a disk of hierarchy {other} too")), "{refused}");
+        }
+        assert_eq!(generation(), before, "nothing was touched");
+
+        let adopting = Acquire { adopt: Some(epoch), ..request(Belief::Gone) };
+        let held = loop {
+            match web.acquire(adopting.clone()).await {
+                Ok(held) => break held,
+                Err(Refusal::Unreachable(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!(held.epoch, epoch);
+        drop((mail_of_beta, web));
+        while web_of_beta.inspect().await.is_err() {
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
     }
 }

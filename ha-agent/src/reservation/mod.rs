@@ -15,8 +15,9 @@ pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -69,6 +70,9 @@ impl Rewrite for Disk {
 pub(crate) trait Opener: Send + Sync + 'static {
     /// Opens one; blocks for a while. Changes nothing.
     fn open(&self, path: &Path, time_limit: Duration) -> Result<Opened, OpenError>;
+
+    /// Which device a name leads to now, without opening it: the same for all names of one. Good for as long as the machine is on.
+    fn leads_to(&self, path: &Path) -> Option<u64>;
 }
 
 /// Opens the disks of this machine.
@@ -81,6 +85,11 @@ impl Opener for Machine {
         let findings = disk.findings().iter().map(ToString::to_string).collect();
         let (path, identity) = (path.to_owned(), disk.identity().clone());
         Ok(Opened { path, identity, findings, device: disk.clone(), rewrite: disk })
+    }
+
+    fn leads_to(&self, path: &Path) -> Option<u64> {
+        let found = std::fs::metadata(path).ok()?;
+        found.file_type().is_block_device().then(|| found.rdev())
     }
 }
 
@@ -130,9 +139,17 @@ impl Common {
     }
 }
 
-/// Which hierarchy's each disk is: a reservation has one holder, so a disk that two hierarchies name could have only one of them in service.
+/// Which hierarchy's each disk is, and which names each hierarchy has for its disks: a reservation has one holder, so a disk that two
+/// hierarchies name could have only one of them in service.
 #[derive(Clone, Default)]
-pub(crate) struct Owners(Arc<Mutex<BTreeMap<Identity, HierarchyName>>>);
+pub(crate) struct Owners(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    owned: BTreeMap<Identity, (HierarchyName, PathBuf)>,
+    /// How many times each name is in use: a definition that takes another's place has the same for a while.
+    named: BTreeMap<(HierarchyName, PathBuf), usize>,
+}
 
 /// The disks of a hierarchy are its own for as long as this is there.
 pub(crate) struct Owned {
@@ -140,46 +157,99 @@ pub(crate) struct Owned {
     identities: Vec<Identity>,
 }
 
-impl Owners {
-    /// Notes whose the disks are. Refused, with the reason, if one is another hierarchy's; also for a moment while a definition of a hierarchy
-    /// takes the place of its former one.
-    pub(crate) fn own(&self, hierarchy: &HierarchyName, disks: &[Opened]) -> Result<Owned, String> {
-        let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for disk in disks {
-            if let Some(other) = owners.get(&disk.identity) {
-                return Err(same_disk(&disk.path, &disk.identity, other));
-            }
-        }
-        let identities: Vec<Identity> = disks.iter().map(|disk| disk.identity.clone()).collect();
-        owners.extend(identities.iter().map(|identity| (identity.clone(), hierarchy.clone())));
-        Ok(Owned { owners: self.clone(), identities })
-    }
+/// A hierarchy names disks for as long as this is there.
+pub(crate) struct Named {
+    owners: Owners,
+    names: Vec<(HierarchyName, PathBuf)>,
 }
 
 impl Owners {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes by which names a hierarchy is to have disks. Opens none.
+    pub(crate) fn name(&self, hierarchy: &HierarchyName, devices: &[PathBuf]) -> Named {
+        let names: Vec<_> = devices.iter().map(|device| (hierarchy.clone(), device.clone())).collect();
+        let mut known = self.known();
+        for name in &names {
+            *known.named.entry(name.clone()).or_default() += 1;
+        }
+        Named { owners: self.clone(), names }
+    }
+
+    /// Says which disk another hierarchy has a name for as well. Every node comes to the same answer, whichever hierarchy it looks at first:
+    /// two that each had one of them would take the disk from each other.
+    pub(crate) fn claimed_twice(
+        &self,
+        hierarchy: &HierarchyName,
+        disks: &[Opened],
+        opener: &dyn Opener,
+    ) -> Result<(), String> {
+        let named: Vec<(HierarchyName, PathBuf)> = self.known().named.keys().cloned().collect();
+        for (other, name) in named.iter().filter(|(other, _)| other != hierarchy) {
+            let leads_to = opener.leads_to(name);
+            let same = |disk: &&Opened| leads_to.is_some() && opener.leads_to(&disk.path) == leads_to;
+            if let Some(disk) = disks.iter().find(same) {
+                return Err(same_disk(&disk.path, &disk.identity, other, name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes whose the disks are. Refused, with the reason, if one is another hierarchy's; also for a moment while a definition of a hierarchy
+    /// takes the place of its former one.
+    pub(crate) fn own(&self, hierarchy: &HierarchyName, disks: &[Opened]) -> Result<Owned, String> {
+        let mut known = self.known();
+        for disk in disks {
+            if let Some((other, name)) = known.owned.get(&disk.identity) {
+                return Err(same_disk(&disk.path, &disk.identity, other, name));
+            }
+        }
+        let identities: Vec<Identity> = disks.iter().map(|disk| disk.identity.clone()).collect();
+        let named = |disk: &Opened| (disk.identity.clone(), (hierarchy.clone(), disk.path.clone()));
+        known.owned.extend(disks.iter().map(named));
+        Ok(Owned { owners: self.clone(), identities })
+    }
+
     /// The disks of a hierarchy, if they are open.
     pub(crate) fn disks_of(&self, hierarchy: &HierarchyName) -> Option<Vec<Identity>> {
-        let owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let disks: Vec<Identity> =
-            owners.iter().filter(|(_, owner)| *owner == hierarchy).map(|(disk, _)| disk.clone()).collect();
+        let known = self.known();
+        let own = known.owned.iter().filter(|(_, (owner, _))| owner == hierarchy);
+        let disks: Vec<Identity> = own.map(|(disk, _)| disk.clone()).collect();
         (!disks.is_empty()).then_some(disks)
     }
 }
 
 /// What is wrong with a disk that is another hierarchy's.
-pub(crate) fn same_disk(path: &Path, identity: &Identity, other: &HierarchyName) -> String {
+pub(crate) fn same_disk(path: &Path, identity: &Identity, other: &HierarchyName, name: &Path) -> String {
     format!(
-        "{} is a disk of hierarchy {other} already ({identity}), and a reservation has one holder: give each hierarchy disks of its \
+        "{} is a disk of hierarchy {other} too, as {} ({identity}), and a reservation has one holder: give each hierarchy disks of its \
          own, or put what is on one disk into one hierarchy",
-        path.display()
+        path.display(),
+        name.display()
     )
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let mut owners = self.owners.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.owners.known();
         for identity in &self.identities {
-            owners.remove(identity);
+            known.owned.remove(identity);
+        }
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let mut known = self.owners.known();
+        for name in &self.names {
+            if let Some(times) = known.named.get_mut(name) {
+                *times -= 1;
+                if *times == 0 {
+                    known.named.remove(name);
+                }
+            }
         }
     }
 }

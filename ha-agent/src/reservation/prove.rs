@@ -88,6 +88,16 @@ pub(crate) enum Unproven {
         /// By whom.
         by: String,
     },
+    /// Somebody who is not of this cluster uses the disk, or did.
+    #[error(
+        "{device} is in use: {by}; nothing was changed. Find out who uses it; if nobody does any more: `ha claim break`"
+    )]
+    Stranger {
+        /// Which.
+        device: String,
+        /// By whom.
+        by: String,
+    },
     /// Somebody on this machine uses it, or may.
     #[error("{0}; nothing was changed")]
     UsedHere(String),
@@ -305,8 +315,14 @@ impl<'a> Trial<'a> {
                 format!("reserved by {whose}")
             });
             let key = shown.keys.first().map(|key| format!("registered is {}", self.keyring.describe(key.key)));
-            if let Some(by) = holder.or(key) {
-                return Err(Unproven::InUse { device: self.name(), by });
+            let mut there = shown.keys.iter().map(|seen| seen.key).chain(shown.held.and_then(|held| held.key));
+            let everybody_holds = shown.held.is_some_and(|held| held.key.is_none());
+            let is_strange = everybody_holds || there.any(|key| self.keyring.decode(key).is_none());
+            let device = self.name();
+            match holder.or(key) {
+                Some(by) if is_strange => return Err(Unproven::Stranger { device, by }),
+                Some(by) => return Err(Unproven::InUse { device, by }),
+                None => {}
             }
             paths.push(path);
         }
@@ -611,7 +627,10 @@ mod tests {
         stranger(&shelf);
         let before = shelf.disk("one").lock().unwrap().reservation().generation;
         let refused = try_out(&shelf, std::future::pending()).await.unwrap_err();
-        assert!(matches!(&refused, Unproven::InUse { by, .. } if by.contains("none of this cluster's")), "{refused}");
+        assert!(
+            matches!(&refused, Unproven::Stranger { by, .. } if by.contains("none of this cluster's")),
+            "{refused}"
+        );
         assert_eq!(shelf.disk("one").lock().unwrap().reservation().generation, before);
         let report = show::report(&keyring(), &open(&shelf)).await;
         assert!(report.stranger().unwrap().contains("0x000000000000abcd"), "{report:?}");

@@ -166,13 +166,13 @@ impl DiskReport {
         let shown = self.shown()?;
         if let Some(reservation) = &shown.reservation {
             match &reservation.holder {
-                Some(holder) if holder.node.is_none() => return Some(format!("{} has reserved it", holder.whose)),
+                Some(holder) if holder.node.is_none() => return Some(format!("{}, has reserved it", holder.whose)),
                 None => return Some(format!("all that are registered hold it ({})", reservation.kind)),
                 Some(_) => {}
             }
         }
         let key = shown.keys.iter().find(|key| key.node.is_none())?;
-        Some(format!("{} is registered on it", key.whose))
+        Some(format!("{}, is registered on it", key.whose))
     }
 }
 

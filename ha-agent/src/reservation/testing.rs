@@ -84,6 +84,12 @@ impl Opener for Reached {
         let identity = Identity { designator, size: 1 << 30 };
         Ok(Opened { path: path.to_owned(), device: wire.clone(), rewrite: wire, identity, findings: Vec::new() })
     }
+
+    fn leads_to(&self, path: &Path) -> Option<u64> {
+        let links = self.shelf.links.lock().unwrap();
+        let name = links.get(path)?;
+        self.shelf.disks.lock().unwrap().keys().position(|disk| disk == name).map(|place| place as u64)
+    }
 }
 
 /// A disk as one node reaches it, over two ports.

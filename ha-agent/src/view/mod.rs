@@ -4,7 +4,7 @@
 //! the nodes to [`crate::api`] and showing to [`crate::render`].
 
 mod merge;
-mod problems;
+pub(crate) mod problems;
 #[cfg(test)]
 pub(crate) mod samples;
 

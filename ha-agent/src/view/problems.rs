@@ -3,10 +3,11 @@
 //! Decides what is worth a line, how bad it is and what would help.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use ha_core::contact::AnnouncedPhase;
 use ha_core::engine::Snapshot;
-use ha_core::name::NodeName;
+use ha_core::name::{HierarchyName, NodeName};
 
 use super::{HierarchyStatus, NodeAnswer, NodeStatus, Place, Problem, Says, Severity, Source};
 use crate::words::ago;
@@ -143,6 +144,7 @@ fn of_hierarchy(hierarchy: &HierarchyStatus, views: &BTreeMap<&NodeName, &Snapsh
     let name = &hierarchy.name;
     of_place(hierarchy, found);
     of_directive(hierarchy, found);
+    of_strangers(name, views, found);
     for resource in &hierarchy.resources {
         if let Some(trouble) = &resource.trouble {
             let on = hierarchy.place.node().map_or("?", NodeName::as_str);
@@ -177,6 +179,29 @@ fn of_hierarchy(hierarchy: &HierarchyStatus, views: &BTreeMap<&NodeName, &Snapsh
             }
         }
     }
+}
+
+/// What a node says while it waits for somebody to give the claim up who does not belong to the cluster: [`Refusal::Stranger`].
+///
+/// [`Refusal::Stranger`]: ha_core::claim::Refusal::Stranger
+const STRANGER: &str = "held by a stranger";
+
+/// Nobody but an operator can do anything about it. All nodes see the same disk: the first that says so is enough.
+fn of_strangers(name: &HierarchyName, views: &BTreeMap<&NodeName, &Snapshot>, found: &mut Found) {
+    let waits = |view: &Snapshot| {
+        let own = view.hierarchies.iter().find(|h| h.name == *name && h.phase == AnnouncedPhase::Waiting)?;
+        own.detail.clone().filter(|detail| detail.starts_with(STRANGER))
+    };
+    if let Some((node, why)) = views.iter().find_map(|(node, view)| Some((node, waits(view)?))) {
+        found.add_with_help(Severity::Error, name, format!("{node} may not take it: {why}"), of_a_stranger(name));
+    }
+}
+
+/// What helps against keys that are none of this cluster's. `what` is a hierarchy or a disk.
+pub(crate) fn of_a_stranger(what: impl Display) -> String {
+    format!(
+        "find out who uses the disk (see docs/reservations.md); if nobody does any more: `ha claim break {what} --reason …`"
+    )
 }
 
 /// Standby is told once, of the node.
@@ -274,5 +299,29 @@ fn of_directive(hierarchy: &HierarchyStatus, found: &mut Found) {
             format!("pinned to {pin}{by}{reason}"),
             format!("`ha unpin {name}` ends that"),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ha_core::claim::Refusal;
+
+    use super::*;
+    use crate::view::samples::{NODES, cluster};
+
+    #[test]
+    fn a_strangers_disk_is_told_with_what_helps() {
+        let refused = Refusal::Stranger("key 0x000000000000abcd has reserved /dev/one".to_owned()).to_string();
+        let seen = cluster(|nodes| {
+            for node in NODES {
+                let web = &mut nodes.get_mut(node).unwrap().hierarchies[0];
+                (web.phase, web.detail) = (AnnouncedPhase::Waiting, Some(refused.clone()));
+            }
+        });
+        let told: Vec<&Problem> = seen.problems.iter().filter(|problem| problem.what.contains("abcd")).collect();
+        let [told] = told[..] else { panic!("{:#?}", seen.problems) };
+        assert_eq!(told.severity, Severity::Error);
+        assert_eq!(told.what, format!("alpha may not take it: {refused}"));
+        assert!(told.help.as_ref().unwrap().contains("`ha claim break web --reason"), "{told:?}");
     }
 }

@@ -119,7 +119,7 @@ impl Engine {
             };
             let what = entry.storage.iter().zip(theirs.split(BETWEEN)).find_map(differs);
             let what = what.unwrap_or_else(|| format!("the disks of the claim are others on {node} than here"));
-            Some(format!("{what}, which is not the same disk: have this name lead to one disk on all nodes"))
+            Some(format!("{what}, which is not the same disk: {OTHER_DISK_REMEDY}"))
         })
     }
 
@@ -308,6 +308,10 @@ impl Engine {
         self.contact.set_announcement(self.now, name, announcement);
     }
 }
+
+/// A disk stays open, so the agent goes on with the one that it has found.
+const OTHER_DISK_REMEDY: &str =
+    "have this name lead to one disk on all nodes, then restart the agent where it was wrong";
 
 /// Between the names of disks in an announcement.
 const BETWEEN: &str = "; ";

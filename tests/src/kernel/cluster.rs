@@ -103,24 +103,38 @@ impl KernelCluster {
 
     /// A client of the ledger.
     pub fn ledger_client(&self) -> Result<LedgerClient> {
-        LedgerClient::start(self.lab.namespace(), SERVICE)
+        self.client_of(SERVICE)
+    }
+
+    /// A client of a ledger that is served at this address.
+    pub fn client_of(&self, address: &str) -> Result<LedgerClient> {
+        LedgerClient::start(self.lab.namespace(), address)
     }
 
     /// Takes the ledger out of service, checks its filesystem and its entries, and returns the nodes that wrote, one for each tenure.
     pub fn judge(&self, client: LedgerClient) -> Result<Vec<String>> {
+        self.judge_on(LEDGER, 0, client)
+    }
+
+    /// As [`KernelCluster::judge`], of another hierarchy with a ledger on the filesystem of another shared disk.
+    pub fn judge_on(&self, hierarchy: &str, unit: usize, client: LedgerClient) -> Result<Vec<String>> {
         let acknowledged = client.end();
         let by = acknowledged.last().ok_or_else(|| Trouble::new("nothing was ever acknowledged"))?.node.clone();
-        let node = self.stop_and_check(&by)?;
-        let entries = node.shell(&format!("debugfs -R 'cat entries' {} 2>/dev/null", disk_link(0)))?;
+        let node = self.stop_and_check_on(hierarchy, unit, &by)?;
+        let entries = node.shell(&format!("debugfs -R 'cat entries' {} 2>/dev/null", disk_link(unit)))?;
         judge(&entries, &acknowledged)
     }
 
     /// Takes the hierarchy out of service, as asked of a node, and has that node check the filesystem.
     pub fn stop_and_check(&self, node: &str) -> Result<&Guest> {
-        self.ask(node, &["stop", LEDGER])?;
+        self.stop_and_check_on(LEDGER, 0, node)
+    }
+
+    fn stop_and_check_on(&self, hierarchy: &str, unit: usize, node: &str) -> Result<&Guest> {
+        self.ask(node, &["stop", hierarchy])?;
         let node = self.lab.node(node);
         // A mount that ended in order left nothing to be replayed: whatever is wrong now is damage.
-        node.shell(&format!("e2fsck -fn {}", disk_link(0)))?;
+        node.shell(&format!("e2fsck -fn {}", disk_link(unit)))?;
         Ok(node)
     }
 

@@ -7,13 +7,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::guest::Guest;
-use super::spec::{Network, Paths, Persistence, Role, Spec, TARGET, disk_link};
+use super::spec::{Network, PORTAL, Paths, Persistence, Role, Spec, TARGET, disk_link, initiator_name, target_name};
 use crate::client::Client;
 use crate::cluster::Machines;
 use crate::command::{run, run_with_input};
+use crate::iscsi::{Initiator, Session};
+use crate::node::within;
 use crate::run::Run;
 use crate::trouble::{Result, Trouble, While as _};
-use crate::wait::eventually;
+use crate::wait::{eventually, patience};
 
 /// The name of the guest that has the disks.
 const STORAGE: &str = "storage";
@@ -210,6 +212,16 @@ impl KernelLab {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace, program]).args(arguments).stdin(Stdio::null());
         command.output().to(format!("run {program}"))
+    }
+
+    /// A machine that is none of the nodes and commands a logical unit, over the first way to the storage.
+    pub fn stranger(&self, unit: u8) -> Result<Initiator> {
+        let portal = format!("{}:{PORTAL}", Network::StorageA.address(TARGET)).parse()?;
+        let (target, own) = (target_name(Network::StorageA), initiator_name("stranger"));
+        let session = within(&self.namespace, || {
+            Session::login(portal, &target, &own, unit, patience()).to("log in as a stranger")
+        })?;
+        Ok(Initiator::new("stranger", session))
     }
 
     /// A client that asks the service at `address`, such as `10.77.0.100:7000`, until it is told to stop.

@@ -33,4 +33,4 @@ pub use guest::{Guest, Running};
 pub use lab::{KernelBuilder, KernelLab};
 pub use ledger::LedgerClient;
 pub use nvme::NvmeLab;
-pub use spec::{Network, Paths, Persistence, Role, Spec, disk_link};
+pub use spec::{Network, Paths, Persistence, Role, Spec, disk_link, disk_way};

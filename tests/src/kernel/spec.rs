@@ -138,6 +138,12 @@ pub fn disk_link(unit: usize) -> String {
     format!("/dev/disk/by-id/wwn-0x6001405{:0<25}", serial(unit))
 }
 
+/// Another name of udev's for the same unit, where there is one path: the way to it.
+pub fn disk_way(unit: usize) -> String {
+    let network = Network::StorageA;
+    format!("/dev/disk/by-path/ip-{}:{PORTAL}-iscsi-{}-lun-{unit}", network.address(TARGET), target_name(network))
+}
+
 impl Spec {
     /// Reads one.
     pub fn read(path: &Path) -> Result<Self> {

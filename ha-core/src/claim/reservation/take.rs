@@ -205,7 +205,7 @@ impl Lane {
         let mut all = reserved.into_iter().chain(self.keys().iter().copied());
         let stranger = all.find(|key| common.keyring.decode(*key).is_none() && take.former != Some(*key))?;
         let does = if reserved == Some(stranger) { "has reserved" } else { "is registered, and might write, with" };
-        Some(Refusal::Stranger(format!("{} {does} {}", common.keyring.describe(stranger), self.name)))
+        Some(Refusal::Stranger(format!("{}, {does} {}", common.keyring.describe(stranger), self.name)))
     }
 
     fn choose_key(&self, take: &Take, common: &Common) -> Result<Key, Refusal> {
@@ -285,7 +285,7 @@ impl Lane {
                 return step;
             }
             if former {
-                let why = format!("{} has reserved {}", common.keyring.describe(holder), self.name);
+                let why = format!("{}, has reserved {}", common.keyring.describe(holder), self.name);
                 return refuse(take, Refusal::Stranger(why));
             }
             return self.challenge(take, key, holder, path, common, now);
