@@ -20,6 +20,7 @@ mod command;
 pub mod iscsi;
 pub mod kernel;
 mod lab;
+pub mod latency;
 mod node;
 mod random;
 mod run;

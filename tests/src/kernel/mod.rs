@@ -18,6 +18,7 @@ pub mod holder;
 pub mod init;
 mod initiator;
 pub mod lab;
+pub mod latency;
 pub mod ledger;
 pub mod nvme;
 pub mod power;
