@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, ReservationDevice};
+use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, Registrations, ReservationDevice};
 use ha_resources::claim::reservation::scsi::{self, Ended, Transfer, Transport};
 
 use crate::wait::patience;
@@ -251,6 +251,11 @@ impl Initiator {
     /// Reads the first block and writes back what is there.
     pub fn rewrite(&self) -> std::result::Result<(), Failure> {
         scsi::rewrite(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who is registered, nexus by nexus; which nexus this one is, is not said.
+    pub fn registrations(&self) -> std::result::Result<Registrations, Failure> {
+        scsi::registrations(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner), None)
     }
 
     /// Who the logical unit says that it is.

@@ -102,6 +102,7 @@ fn what_the_target_lacks_is_seen_as_not_supported() -> Result<()> {
     let Ok(Answer::Capabilities(can)) = alpha.run(Command::ReportCapabilities) else { panic!("no capabilities") };
     assert_eq!((can.power_loss, can.power_loss_now, can.ports), (PowerLoss::Forgets, PowerLoss::Forgets, Ports::This));
     assert!(can.types.contains(&RO), "{can:?}");
+    assert_eq!(alpha.registrations(), Err(Failure::NotSupported), "READ FULL STATUS");
     Ok(())
 }
 

@@ -82,6 +82,13 @@ impl Disks {
             let help = "check the way to the storage (see `multipath -ll`)".to_owned();
             found.add(Severity::Warning, hierarchy, what, help);
         }
+        for unregistered in report.audit.iter().flat_map(|audit| &audit.unregistered) {
+            let what = format!(
+                "{path}: path {unregistered} is not registered although others are: what is written on it is refused"
+            );
+            let help = "the agent registers it at its next look; if this stays, see `ha claim show`".to_owned();
+            found.add(Severity::Warning, hierarchy, what, help);
+        }
         if let Some(stranger) = report.stranger() {
             found.add(Severity::Error, hierarchy, format!("{path}: {stranger}"), of_a_stranger(hierarchy));
         }

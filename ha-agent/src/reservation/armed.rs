@@ -133,6 +133,7 @@ mod tests {
             refuses_writes: Shown::Yes,
             aborts: Shown::Yes,
             outlasts_power_loss: Shown::No,
+            names_paths: Shown::Yes,
             can_be_released: Shown::Yes,
             paths: 2,
         };

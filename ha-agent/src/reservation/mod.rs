@@ -4,6 +4,7 @@
 //! how they are commanded to `ha-resources`.
 
 pub(crate) mod armed;
+mod audited;
 pub(crate) mod breaking;
 mod late;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ha_core::claim::reservation::device::{
     Answer, Command, Failure, Key, PathName, Ports, PowerLoss, Queued, ReservationDevice, ReservationType,
 };
-use ha_core::claim::reservation::{ClusterKey, Keyring, NodeNumber, Role, look};
+use ha_core::claim::reservation::{ClusterKey, Keyring, NodeNumber, Role, Standing, audit, look};
 use ha_core::name::Epoch;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,9 @@ pub(crate) struct Proof {
     pub(crate) aborts: Shown,
     /// Keys and reservation were accepted as to survive loss of power (APTPL).
     pub(crate) outlasts_power_loss: Shown,
+    /// It says of each path whether it is registered (READ FULL STATUS), so that one which is not can be named.
+    #[serde(default)]
+    pub(crate) names_paths: Shown,
     /// What a reservation takes away again.
     pub(crate) can_be_released: Shown,
     /// On how many paths it was tried.
@@ -241,6 +244,7 @@ impl<'a> Trial<'a> {
         self.change(path, "preempting", command).await?;
         // The one that was cut off may have said its word already.
         self.expect_but(path, "it says that the holder was preempted", self.holder, &[self.holder], Some(word)).await?;
+        let names_paths = self.names(path).await;
         // Where writes cannot be tried, as on NVMe, the other node has no word to say.
         let refuses_writes = match stranger {
             Shown::NotTried => Shown::NotTried,
@@ -253,6 +257,7 @@ impl<'a> Trial<'a> {
             cuts_off: Shown::Yes,
             aborts,
             outlasts_power_loss: Shown::of(keeps == PowerLoss::Keeps),
+            names_paths,
             can_be_released: Shown::NotTried,
             paths: paths.len(),
         })
@@ -274,6 +279,7 @@ impl<'a> Trial<'a> {
             refuses_others: Shown::NotTried,
             cuts_off: refused_to(&again),
             aborts: Shown::NotTried,
+            names_paths: Shown::NotTried,
             outlasts_power_loss: Shown::of(keeps == PowerLoss::Keeps),
             can_be_released: Shown::NotTried,
             paths: paths.len(),
@@ -341,6 +347,7 @@ impl<'a> Trial<'a> {
             cuts_off: Shown::NotTried,
             refuses_writes: Shown::NotTried,
             aborts: self.aborts(first).await,
+            names_paths: self.names(first).await,
             outlasts_power_loss: Shown::of(keeps == PowerLoss::Keeps),
             can_be_released: Shown::NotTried,
             paths: paths.len(),
@@ -365,6 +372,23 @@ impl<'a> Trial<'a> {
             Err(Failure::NotSupported) => Shown::No,
             Err(_) => Shown::NotTried,
         }
+    }
+
+    /// Whether the disk tells that this path is registered as the test's holder, and that no other is.
+    async fn names(&self, path: &PathName) -> Shown {
+        let Ok(audit) = audit(self.device).await else { return Shown::No };
+        let mut shown = Shown::Yes;
+        for one in &audit.paths {
+            shown = shown.and(match &one.standing {
+                Standing::Registered(registration) => {
+                    Shown::of((one.path == *path) == (registration.key == self.holder))
+                }
+                Standing::NotRegistered => Shown::of(one.path != *path),
+                Standing::OneOf { .. } => Shown::No,
+                Standing::Nameless | Standing::Failed(_) => Shown::NotTried,
+            });
+        }
+        shown
     }
 
     /// Over the second path this node is somebody else to the disk.
@@ -553,6 +577,7 @@ impl Proof {
             (self.cuts_off, "a holder is cut off by preemption, and refused from then on"),
             (self.aborts, "PREEMPT AND ABORT: what a holder left under way is aborted"),
             (self.outlasts_power_loss, "APTPL: keys and reservation outlast loss of power (as it says)"),
+            (self.names_paths, "READ FULL STATUS: a path that is not registered is named by `ha claim show`"),
             (self.can_be_released, "everything was taken away again"),
             (self.refuses_writes, "who is not registered, and who was cut off, is refused every write"),
         ]
@@ -610,13 +635,16 @@ mod tests {
     #[tokio::test]
     async fn every_kind_of_disk_is_tried_out_and_left_as_it_was() {
         let ports = NonZeroU16::new(2).unwrap();
-        for target in [Target::standard(ports), Target::lio(ports), Target::tgt(ports)] {
+        for (target, tells) in
+            [(Target::standard(ports), true), (Target::lio(ports), true), (Target::tgt(ports), false)]
+        {
             let shelf = Shelf::default();
             shelf.put_target("/dev/one", "one", target);
             let shelf = Arc::new(shelf);
             let proof = try_out(&shelf, std::future::pending()).await.unwrap();
             assert_eq!(proof.lacking(), None, "{proof:?}");
             assert_eq!((proof.can_be_released, proof.refuses_writes, proof.paths), (Shown::Yes, Shown::Yes, 2));
+            assert_eq!(proof.names_paths, Shown::of(tells));
             assert!(is_free(&shelf));
         }
     }

@@ -9,6 +9,7 @@ use ha_core::claim::reservation::{Keyring, Role, SeenKey, look_at_all};
 use serde::Serialize;
 
 use super::Opened;
+use super::audited::{self, AuditView};
 use crate::words::{BAD, DIM, GOOD, HEAD, WARN, styled};
 
 /// So often a command is sent again that was answered by something the disk had to tell.
@@ -25,6 +26,11 @@ pub(crate) struct DiskReport {
     pub(crate) can: Option<Can>,
     /// Each path by itself.
     pub(crate) paths: Vec<PathView>,
+    /// Which path is registered, and what else is; none if the disk does not tell.
+    pub(crate) audit: Option<AuditView>,
+    /// Why it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) audit_error: Option<String>,
     /// What stands in nobody's way now, and may later.
     pub(crate) findings: Vec<String>,
 }
@@ -118,7 +124,13 @@ pub(crate) async fn report(keyring: &Keyring, disk: &Opened) -> DiskReport {
             }
         }
     });
+    let (audit, audit_error) = match audited::view(keyring, device).await {
+        Ok(audit) => (Some(audit), None),
+        Err(failure) => (None, Some(failure.to_string())),
+    };
     DiskReport {
+        audit,
+        audit_error,
         path: disk.path.display().to_string(),
         identity: disk.identity.to_string(),
         can,
@@ -206,6 +218,13 @@ pub(crate) fn render(report: &DiskReport) -> String {
     }
     if report.paths.is_empty() {
         let _ = writeln!(out, "  {}", styled(BAD, "it has no path"));
+    }
+    match (&report.audit, &report.audit_error) {
+        (Some(audit), _) => out.push_str(&audited::lines(audit)),
+        (None, Some(why)) if report.shown().is_some() => {
+            let _ = writeln!(out, "  {}", styled(DIM, format!("which path is registered it does not tell: {why}")));
+        }
+        (None, _) => {}
     }
     for finding in &report.findings {
         let _ = writeln!(out, "  {}", styled(WARN, finding));

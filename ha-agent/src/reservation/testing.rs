@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ha_core::claim::reservation::ReservationDevice;
-use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName};
+use ha_core::claim::reservation::device::{
+    self, Answer, Command, Failure, InitiatorPort, PathName, Registration, Registrations,
+};
 use ha_core::name::{ClusterName, NodeName};
-use ha_core::sim::scsi::{Device, Lba, Nexus, Reply, Request, Stamp, Target};
+use ha_core::sim::scsi::{Device, Lba, Nexus, Registered, Reply, Request, Stamp, Target};
 use ha_resources::claim::reservation::scsi::Designator;
 use ha_resources::claim::reservation::{Identity, OpenError};
 
@@ -135,6 +137,25 @@ impl ReservationDevice for Wire {
             Reply::Reservation(answer) => Ok(answer),
             other => panic!("{other:?}"),
         }
+    }
+    async fn registrations(&self, path: &PathName) -> Result<Registrations, Failure> {
+        let port = path.as_str().parse().unwrap();
+        let initiator = |number: u16| InitiatorPort { name: format!("sim.{number}"), session: None };
+        let nexus = Nexus { initiator: self.initiator, port };
+        let mut disk = self.disk.lock().unwrap();
+        disk.connect(nexus);
+        let Reply::FullStatus(all) = disk.run(nexus, Request::ReadFullStatus).unwrap()? else {
+            panic!("no full status")
+        };
+        let of = |one: &Registered| Registration {
+            key: one.key,
+            initiator: initiator(one.nexus.initiator),
+            port: Some(one.nexus.port),
+            holds: one.holds.is_some(),
+        };
+        let asked_by = device::Nexus { initiator: Some(initiator(self.initiator)), port: Some(port) };
+        let generation = disk.reservation().generation;
+        Ok(Registrations { generation, registrations: all.iter().map(of).collect(), asked_by })
     }
     fn time_limit(&self) -> Duration {
         self.time_limit

@@ -221,6 +221,75 @@ pub struct Held {
     pub kind: ReservationType,
 }
 
+/// Who is registered, one nexus after the other (READ FULL STATUS, 6.15.5; NVMe's Reservation Report), for reports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Registrations {
+    /// As in [`Keys::generation`].
+    pub generation: u32,
+    /// Each registered nexus.
+    pub registrations: Vec<Registration>,
+    /// The nexus that asked, as far as it is known: the path itself.
+    pub asked_by: Nexus,
+}
+
+/// One nexus that is registered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Registration {
+    /// The key.
+    pub key: Key,
+    /// Who is registered.
+    pub initiator: InitiatorPort,
+    /// Through which of the target's ports: its relative target port identifier. None for a registration that is for all of them.
+    pub port: Option<u16>,
+    /// It holds the reservation.
+    pub holds: bool,
+}
+
+/// The port of an initiator, as its transport names it (SPC-4, 7.6.4).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InitiatorPort {
+    /// Its name: of iSCSI the initiator's, `iqn.…`; else with the transport, such as `fcp.…`, `sas.…` and `nvme.…`.
+    pub name: String,
+    /// The session's identifier (ISID), twelve hexadecimal digits, which makes of an iSCSI initiator a port. None elsewhere, and where it is not
+    /// told.
+    pub session: Option<String>,
+}
+
+impl fmt::Display for InitiatorPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.session.as_ref().map_or(Ok(()), |session| write!(f, ",i,0x{session}"))
+    }
+}
+
+/// A path from an initiator's port to a target's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Nexus {
+    /// The initiator's; none where it cannot be found out.
+    pub initiator: Option<InitiatorPort>,
+    /// The target's: its relative target port identifier; none where the device does not say.
+    pub port: Option<u16>,
+}
+
+impl Registration {
+    /// Whether it can be that of this nexus, as far as both are known.
+    pub(crate) fn may_be(&self, nexus: &Nexus) -> bool {
+        let Some(initiator) = &nexus.initiator else { return false };
+        let same_session = match (&self.initiator.session, &initiator.session) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        self.initiator.name == initiator.name && same_session && (self.port.is_none() || self.port == nexus.port)
+    }
+
+    /// Whether it is that of this nexus and can be no other one's, except where it is for all ports.
+    pub(crate) fn is_exactly(&self, nexus: &Nexus) -> bool {
+        let told = self.initiator.session.is_some()
+            && nexus.initiator.as_ref().is_some_and(|initiator| initiator.session.is_some());
+        self.may_be(nexus) && (told || self.port.is_none())
+    }
+}
+
 /// What a device says that it can do. Whether it knows PREEMPT AND ABORT it does not say: that shows when it is asked to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Capabilities {
@@ -363,6 +432,13 @@ pub trait ReservationDevice: Send + Sync + 'static {
     /// ([`ReservationDevice::time_limit`]), even if the kernel does not let go of the command. Dropping the future does not take the command
     /// back: it may be carried out later.
     async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure>;
+
+    /// Who is registered, nexus by nexus, and which nexus `path` is: for reports; no claim rests on it. Changes nothing; as to time and repetition
+    /// it is as [`ReservationDevice::send`]. [`Failure::NotSupported`] if the device does not tell.
+    async fn registrations(&self, path: &PathName) -> Result<Registrations, Failure> {
+        let _ = path;
+        Err(Failure::NotSupported)
+    }
 
     /// The longest that [`ReservationDevice::send`] takes.
     fn time_limit(&self) -> std::time::Duration;

@@ -3,6 +3,7 @@
 //! Decides what is asked of a device that has reservations, and how its answers read. Leaves the bytes of a command, and the touching of a
 //! device, to `ha-resources`.
 
+pub mod audit;
 pub mod claim;
 pub(crate) mod desk;
 pub mod device;
@@ -17,6 +18,7 @@ pub(crate) mod supposed;
 mod take;
 pub mod timing;
 
+pub use audit::{Audit, Elsewhere, PathStanding, Standing, audit};
 pub use claim::{ReservationClaim, ReservationConfig, ReservationError};
 pub use device::{ReservationDevice, ReservationType};
 pub use key::{ClusterKey, Keyring, NodeNumber, Role};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, ReservationDevice};
+use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, Registrations, ReservationDevice};
 use nix::libc::{EBUSY, O_EXCL};
 use tokio::sync::watch;
 
@@ -225,6 +225,13 @@ impl ReservationDevice for Disk {
             self.registrar.registered(new, power_loss);
         }
         answer
+    }
+
+    async fn registrations(&self, path: &PathName) -> Result<Registrations, Failure> {
+        match self.path_named(path) {
+            Some(path) => path.registrations().await,
+            None => Err(Failure::Transport),
+        }
     }
 
     fn time_limit(&self) -> Duration {

@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use ha_core::claim::reservation::device::{
-    Answer, Command, Failure, Held, Key, Keys, Queued, Reservation, ReservationType, Sense,
+    Answer, Command, Failure, Held, Key, Keys, Nexus, Queued, Registrations, Reservation, ReservationType, Sense,
 };
 use nix::errno::Errno;
 
@@ -60,6 +60,12 @@ impl KernelDevice {
     /// As [`scsi::designator`].
     pub(super) fn designator(&mut self) -> Result<Option<Designator>, Failure> {
         scsi::designator(&mut self.reads)
+    }
+
+    /// As [`scsi::registrations`]. Which path of a map is asked is up to the kernel, so nothing is said of who asks.
+    pub(super) fn registrations(&mut self) -> Result<Registrations, Failure> {
+        let seen = scsi::registrations(&mut self.reads, None)?;
+        Ok(Registrations { asked_by: Nexus::default(), ..seen })
     }
 
     fn change(&self, command: Command) -> Result<i32, Errno> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::libc::{major, minor};
 
 use super::error::{Listed, OpenError};
+use super::initiator;
 use super::path::{Candidate, Generic};
 
 /// Where the system shows its devices; elsewhere in tests.
@@ -185,7 +186,8 @@ impl System {
             Driver::Nvme => read(&self.sys.join("block").join(&node.name), "wwid"),
         };
         let generic = (driver == Driver::Scsi).then(|| self.generic(&node.name)).flatten();
-        Candidate { node, driver, file, generic, kernels_designator }
+        let initiator = (driver == Driver::Scsi).then(|| initiator::port(&self.sys, &node.name)).flatten();
+        Candidate { node, driver, file, generic, initiator, kernels_designator }
     }
 
     /// The character device of a SCSI disk; none where the kernel has no module `sg`.
@@ -263,7 +265,7 @@ fn name_of(place: &Path) -> Option<String> {
 }
 
 /// What an attribute says; none if there is none.
-fn read(place: &Path, attribute: &str) -> Option<String> {
+pub(super) fn read(place: &Path, attribute: &str) -> Option<String> {
     Some(fs::read_to_string(place.join(attribute)).ok()?.trim().to_owned())
 }
 

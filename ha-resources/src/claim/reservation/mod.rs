@@ -7,6 +7,7 @@
 
 mod disk;
 mod error;
+mod initiator;
 mod kernel_pr;
 mod look;
 mod multipathd;

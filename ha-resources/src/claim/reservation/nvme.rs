@@ -14,7 +14,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use ha_core::claim::reservation::device::{Answer, Command, Failure, Key, PowerLoss, ReservationType, Sense};
+use ha_core::claim::reservation::device::{
+    Answer, Command, Failure, Key, Nexus, PowerLoss, Registrations, ReservationType, Sense,
+};
 use nix::errno::Errno;
 
 use preempt::Preemption;
@@ -44,8 +46,11 @@ const REGISTER: u8 = 0x0d;
 const REPORT: u8 = 0x0e;
 const ACQUIRE: u8 = 0x11;
 const RELEASE: u8 = 0x15;
-/// Opcode of an admin command.
+/// Opcodes of admin commands.
 const IDENTIFY: u8 = 0x06;
+const GET_FEATURES: u8 = 0x0a;
+/// The feature Host Identifier (NVM Express Base Specification 2.0, 5.27.1.28).
+const HOST_IDENTIFIER: u32 = 0x81;
 
 /// Actions of Reservation Register.
 const REGISTER_KEY: u32 = 0;
@@ -108,6 +113,25 @@ impl NvmeDevice {
             Command::Release { .. } => self.change(command, RELEASE_IT),
             Command::Clear { .. } => self.change(command, CLEAR),
         }
+    }
+
+    /// As [`super::scsi::registrations`]: each host, for all controllers.
+    pub(super) fn registrations(&mut self) -> Result<Registrations, Failure> {
+        let (generation, registrations) = self.report()?.registrations();
+        let initiator = self.host().map(|host| report::port_of(&host));
+        Ok(Registrations { generation, registrations, asked_by: Nexus { initiator, port: None } })
+    }
+
+    /// This host's identifier as the controller knows it; none if it does not say, or has none.
+    fn host(&self) -> Option<Vec<u8>> {
+        // Of 128 bits, and of 64 where the controller refuses that.
+        let found = [(16, 1), (8, 0)].into_iter().find_map(|(length, extended)| {
+            let mut data = vec![0; length];
+            let mut sent = self.command(GET_FEATURES, &data);
+            (sent.cdw10, sent.cdw11) = (HOST_IDENTIFIER, extended);
+            check(ioctl::admin_command(&self.file, &mut sent, &mut data)).ok().map(|()| data)
+        });
+        found.filter(|host| host.iter().any(|byte| *byte != 0))
     }
 
     fn change(&mut self, command: Command, action: u32) -> Result<Answer, Failure> {

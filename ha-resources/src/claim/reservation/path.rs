@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName};
+use ha_core::claim::reservation::device::{Answer, Command, Failure, InitiatorPort, PathName, Registrations};
 use nix::libc::{O_NONBLOCK, major, minor};
 
 use super::kernel_pr::KernelDevice;
@@ -30,12 +30,21 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug)]
 enum Job {
     Command(Command),
+    /// See [`scsi::registrations`].
+    Registrations,
     /// See [`scsi::rewrite`].
     Rewrite,
 }
 
 /// What a path's thread gives back.
-type Done = Result<Answer, Failure>;
+type Done = Result<Said, Failure>;
+
+/// What the device said.
+#[derive(Debug)]
+enum Said {
+    Answer(Answer),
+    Registrations(Registrations),
+}
 
 /// A path that can be used.
 #[derive(Debug)]
@@ -62,6 +71,8 @@ pub(super) struct Candidate {
     pub(super) file: PathBuf,
     /// The character device of the same SCSI disk, if the kernel has one.
     pub(super) generic: Option<Generic>,
+    /// The port of this machine that the path begins at; none if the kernel does not say.
+    pub(super) initiator: Option<InitiatorPort>,
     /// What the kernel says of who the disk is; none if the disk is to be asked.
     pub(super) kernels_designator: Option<String>,
 }
@@ -117,8 +128,9 @@ impl Opening {
             let (mut link, seen) = Link::open(&candidate, limit)?;
             let carry_out = move |job| {
                 while_busy(limit, || match job {
-                    Job::Command(command) => link.carry_out(command),
-                    Job::Rewrite => link.rewrite().map(|()| Answer::Done),
+                    Job::Command(command) => link.carry_out(command).map(Said::Answer),
+                    Job::Registrations => link.registrations(candidate.initiator.clone()).map(Said::Registrations),
+                    Job::Rewrite => link.rewrite().map(|()| Said::Answer(Answer::Done)),
                 })
             };
             Ok((carry_out, seen))
@@ -141,8 +153,19 @@ impl Opening {
 
 impl DevicePath {
     /// As [`send`](ha_core::claim::reservation::device::ReservationDevice::send).
-    pub(super) async fn send(&self, command: Command) -> Done {
-        self.ask(Job::Command(command)).await
+    pub(super) async fn send(&self, command: Command) -> Result<Answer, Failure> {
+        match self.ask(Job::Command(command)).await? {
+            Said::Answer(answer) => Ok(answer),
+            Said::Registrations(_) => Err(Failure::Transport),
+        }
+    }
+
+    /// As [`scsi::registrations`].
+    pub(super) async fn registrations(&self) -> Result<Registrations, Failure> {
+        match self.ask(Job::Registrations).await? {
+            Said::Registrations(registrations) => Ok(registrations),
+            Said::Answer(_) => Err(Failure::Transport),
+        }
     }
 
     /// As [`scsi::rewrite`].
@@ -228,11 +251,19 @@ impl Link {
         (designator == *expected).then_some(link)
     }
 
-    fn carry_out(&mut self, command: Command) -> Done {
+    fn carry_out(&mut self, command: Command) -> Result<Answer, Failure> {
         match self {
             Link::Scsi(device) => scsi::carry_out(device, command),
             Link::Nvme(device) => device.carry_out(command),
             Link::Kernel(device) => device.carry_out(command),
+        }
+    }
+
+    fn registrations(&mut self, initiator: Option<InitiatorPort>) -> Result<Registrations, Failure> {
+        match self {
+            Link::Scsi(device) => scsi::registrations(device, initiator),
+            Link::Nvme(device) => device.registrations(),
+            Link::Kernel(device) => device.registrations(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Nothing is read past their end, and what cannot be is an error, never a guess.
 
 use ha_core::claim::reservation::device::{
-    Capabilities, Held, Key, Keys, Ports, PowerLoss, Reservation, ReservationType,
+    Capabilities, Held, InitiatorPort, Key, Keys, Ports, PowerLoss, Registration, Reservation, ReservationType,
 };
 
 use super::number;
@@ -91,17 +91,31 @@ impl Report {
         Ok(Report { generation, kind, power_loss, registrants: registrants.collect() })
     }
 
-    /// One key for each host, which is one nexus, though each of its controllers is listed.
+    /// One key for each host.
     pub(super) fn keys(&self) -> Keys {
-        let mut seen: Vec<&[u8]> = Vec::new();
-        let mut keys = Vec::new();
+        Keys { generation: self.generation, keys: self.hosts().iter().map(|registrant| registrant.key).collect() }
+    }
+
+    /// One registration for each host, for all controllers.
+    pub(super) fn registrations(&self) -> (u32, Vec<Registration>) {
+        let of = |host: &&Registrant| Registration {
+            key: host.key,
+            initiator: port_of(&host.host),
+            port: None,
+            holds: self.registrants.iter().any(|other| other.host == host.host && other.holds),
+        };
+        (self.generation, self.hosts().iter().map(of).collect())
+    }
+
+    /// A host is one nexus, though each of its controllers is listed.
+    fn hosts(&self) -> Vec<&Registrant> {
+        let mut hosts: Vec<&Registrant> = Vec::new();
         for registrant in &self.registrants {
-            if !seen.contains(&registrant.host.as_slice()) {
-                seen.push(&registrant.host);
-                keys.push(registrant.key);
+            if !hosts.iter().any(|seen| seen.host == registrant.host) {
+                hosts.push(registrant);
             }
         }
-        Keys { generation: self.generation, keys }
+        hosts
     }
 
     pub(super) fn kind(&self) -> Option<ReservationType> {
@@ -128,6 +142,12 @@ impl Registrant {
         let value = u64::from_le_bytes(*entry.get(key..)?.first_chunk()?);
         Some(Registrant { key: Key::new(value)?, host: entry.get(host)?.to_vec(), holds: entry.get(2)? & 1 != 0 })
     }
+}
+
+/// A host by its identifier, as it is written in `/etc/nvme/hostid` but for the hyphens.
+pub(super) fn port_of(host: &[u8]) -> InitiatorPort {
+    let digits: String = host.iter().map(|byte| format!("{byte:02x}")).collect();
+    InitiatorPort { name: format!("nvme.{digits}"), session: None }
 }
 
 /// From the data of Identify Namespace: RESCAP, byte 31.

@@ -128,6 +128,10 @@ fn both_formats_of_the_report_read_the_same() {
         let held = Some(Held { key: Some(key(0x22)), kind: RO });
         assert_eq!(read.reservation(), Reservation { generation: 9, held });
         assert_eq!(read.power_loss, PowerLoss::Keeps);
+        let (generation, hosts) = read.registrations();
+        let told: Vec<_> = hosts.iter().map(|host| (host.key.get(), host.holds, host.port)).collect();
+        assert_eq!((generation, told), (9, vec![(0x11, false, None), (0x22, true, None), (0x11, false, None)]));
+        assert!(hosts.iter().all(|host| host.initiator.name.starts_with("nvme.")), "{hosts:?}");
     }
 }
 
@@ -210,7 +214,7 @@ proptest! {
         for format in [Format::Short, Format::Extended] {
             if let Ok(read) = Report::decode(format, &data) {
                 prop_assert!(read.keys().keys.len() <= usize::from(count));
-                let _ = read.reservation();
+                let _ = (read.reservation(), read.registrations());
             }
         }
         let _ = report::capabilities(&data, PowerLoss::Keeps);

@@ -22,7 +22,7 @@ pub enum DataError {
         got: usize,
     },
     /// The list is longer than what came of it, as when there was no room for more.
-    #[error("the list of keys has {bytes} bytes, more than came")]
+    #[error("the list has {bytes} bytes, more than came")]
     TooMany {
         /// Its whole length with its header.
         bytes: usize,
@@ -94,14 +94,18 @@ pub(super) fn capabilities(data: &[u8]) -> Result<Capabilities, DataError> {
 }
 
 /// The generation, and the length of what follows in bytes.
-fn header(what: &'static str, data: &[u8]) -> Result<(u32, usize), DataError> {
+pub(super) fn header(what: &'static str, data: &[u8]) -> Result<(u32, usize), DataError> {
     let generation = u32::from_be_bytes(*part(what, data, 0)?);
     let length = u32::from_be_bytes(*part(what, data, 4)?);
     Ok((generation, length as usize))
 }
 
 /// So many bytes from an offset.
-fn part<'a, const N: usize>(what: &'static str, data: &'a [u8], offset: usize) -> Result<&'a [u8; N], DataError> {
+pub(super) fn part<'a, const N: usize>(
+    what: &'static str,
+    data: &'a [u8],
+    offset: usize,
+) -> Result<&'a [u8; N], DataError> {
     let rest = data.get(offset..).and_then(|rest| rest.first_chunk());
     rest.ok_or(DataError::TooShort { what, needed: offset + N, got: data.len() })
 }

@@ -16,6 +16,7 @@ const PERSISTENT_RESERVE_OUT: u8 = 0x5f;
 pub(super) const READ_KEYS: u8 = 0x00;
 pub(super) const READ_RESERVATION: u8 = 0x01;
 pub(super) const REPORT_CAPABILITIES: u8 = 0x02;
+pub(super) const READ_FULL_STATUS: u8 = 0x03;
 
 /// Service actions of PERSISTENT RESERVE OUT.
 const REGISTER: u8 = 0x00;

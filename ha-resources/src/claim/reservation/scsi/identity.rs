@@ -51,6 +51,19 @@ pub(super) fn of_device_identification(page: &[u8]) -> Option<Designator> {
     best.map(|(_, name)| name)
 }
 
+/// Through which of the target's ports the page came: its relative target port identifier (7.8.6.8); none if it is not told.
+pub(super) fn target_port(page: &[u8]) -> Option<u16> {
+    let mut rest = payload(page, DEVICE_IDENTIFICATION)?;
+    while let [set, kind, _, length, after @ ..] = rest {
+        let (value, next) = after.split_at_checked(usize::from(*length))?;
+        rest = next;
+        if let ([_, _, high, low], 1, 0x14) = (value, *set & 0x0f, *kind & 0x3f) {
+            return Some(u16::from_be_bytes([*high, *low]));
+        }
+    }
+    None
+}
+
 /// The serial number.
 pub(super) fn of_serial_number(page: &[u8]) -> Option<Designator> {
     let serial = text(payload(page, UNIT_SERIAL_NUMBER)?)?;

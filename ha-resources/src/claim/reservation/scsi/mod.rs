@@ -5,10 +5,11 @@
 
 mod data;
 mod encode;
+mod full_status;
 mod identity;
 mod sense;
 
-use ha_core::claim::reservation::device::{Answer, Command, Failure};
+use ha_core::claim::reservation::device::{Answer, Command, Failure, InitiatorPort, Nexus, Registrations};
 
 pub use data::DataError;
 pub use identity::Designator;
@@ -47,6 +48,9 @@ const KEYS_AT_FIRST: usize = 63;
 /// The allocation length is a field of 16 bits; keys come in eights after a header of eight.
 const MOST_BYTES: usize = 0xfff8;
 
+/// Room for some hundreds of registrations with their names. There are targets that leave out what does not fit, and do not say so.
+const FULL_STATUS_ROOM: u16 = 0xfff8;
+
 /// How often the keys are read again because there were more of them than before.
 const READS: u32 = 4;
 
@@ -71,6 +75,23 @@ pub fn carry_out(transport: &mut dyn Transport, command: Command) -> Result<Answ
             Ok(Answer::Done)
         }
     }
+}
+
+/// Who is registered, nexus by nexus, on a path from the initiator's port that is given. [`Failure::NotSupported`] if the device knows no READ FULL
+/// STATUS.
+pub fn registrations(
+    transport: &mut dyn Transport,
+    initiator: Option<InitiatorPort>,
+) -> Result<Registrations, Failure> {
+    let block = encode::reserve_in(encode::READ_FULL_STATUS, FULL_STATUS_ROOM);
+    let data = read_in(transport, &block, usize::from(FULL_STATUS_ROOM))?;
+    let (generation, registrations) = of_data(full_status::full_status(&data))?;
+    let port = match inquire(transport, identity::DEVICE_IDENTIFICATION) {
+        Ok(page) => identity::target_port(&page),
+        Err(Failure::NotSupported) => None,
+        Err(failure) => return Err(failure),
+    };
+    Ok(Registrations { generation, registrations, asked_by: Nexus { initiator, port } })
 }
 
 /// Who the device says that it is: the best of what it tells about the logical unit (SPC-4, 7.8.6), or its serial number.

@@ -337,3 +337,121 @@ fn a_rewrite_writes_what_it_read_or_nothing() {
         assert!(rewrite(&mut script).is_err() && script.sent.iter().all(|(block, _)| block[0] != 0x2a));
     }
 }
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+/// What LIO of Linux 6.1 sent to an initiator with two paths, and another one with a path.
+fn lio_full_status() -> Vec<u8> {
+    unhex(
+        "00000003 000000f0 000000000000abc1 00000000 01050000 00000001 00000038
+         45000034 69716e2e323032362d30312e6578616d706c652e68612d6c61623a616c7068612c692c3078303030323364303030303031 000000
+         000000000000abc1 00000000 00000000 00000002 00000038
+         45000034 69716e2e323032362d30312e6578616d706c652e68612d6c61623a616c7068612c692c3078303030323364303030303032 000000
+         000000000000abc2 00000000 00000000 00000002 00000038
+         45000034 69716e2e323032362d30312e6578616d706c652e68612d6c61623a626574612c692c3078303030323364303030303031 00000000",
+    )
+}
+
+/// The page 83h that came with it, on the second path.
+fn lio_identification() -> Vec<u8> {
+    unhex(
+        "008300a0 01030010 60014051ab0000000000000000000000 02010020 4c494f2d4f524720 49424c4f434b3a31 6162303030303030 3030303030303000
+         51940004 00000002 51950004 00000000 01060004 00000000
+         53980028 69716e2e323032362d30312e6578616d706c652e68612d6c61623a622c742c307830303031000000
+         53a80020 69716e2e323032362d30312e6578616d706c652e68612d6c61623a6200000000",
+    )
+}
+
+#[test]
+fn who_is_registered_through_which_port_is_read_as_lio_says_it() {
+    let mut script = Script { data: [lio_full_status(), lio_identification()].into(), ..Script::default() };
+    let own = InitiatorPort { name: "iqn.own".to_owned(), session: None };
+    let seen = registrations(&mut script, Some(own.clone())).unwrap();
+    let blocks: Vec<Vec<u8>> = script.sent.into_iter().map(|(block, _)| block).collect();
+    assert_eq!(blocks, [vec![0x5e, 3, 0, 0, 0, 0, 0, 0xff, 0xf8, 0], vec![0x12, 1, 0x83, 4, 0, 0]]);
+    assert_eq!((seen.generation, seen.asked_by), (3, Nexus { initiator: Some(own), port: Some(2) }));
+    let told = seen.registrations.iter().map(|one| (one.key.get(), one.initiator.to_string(), one.port, one.holds));
+    let port = |node, number| format!("iqn.2026-01.example.ha-lab:{node},i,0x00023d00000{number}");
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            (0xabc1, port("alpha", 1), Some(1), true),
+            (0xabc1, port("alpha", 2), Some(2), false),
+            (0xabc2, port("beta", 1), Some(2), false),
+        ]
+    );
+}
+
+/// A descriptor, with this name of the initiator's port.
+fn descriptor(flags: u8, port: u16, name: &[u8]) -> Vec<u8> {
+    let (key, port) = (7u64.to_be_bytes(), port.to_be_bytes());
+    let length = (name.len() as u32).to_be_bytes();
+    [&key[..], &[0; 4], &[flags, 0x05, 0, 0, 0, 0], &port, &length, name].concat()
+}
+
+#[test]
+fn initiators_of_every_transport_are_named() {
+    let sixteen: Vec<u8> = (0x10..0x20).collect();
+    let padded = |head: &[u8], name: &[u8]| [head, name, &vec![0; 24 - head.len() - name.len()]].concat();
+    // LIO before it was repaired: the session after the end of the name, and cut off.
+    let cut = [&[0x45, 0, 0, 20][..], b"iqn.a\0,i,0x\0\0\0\0\x0000023"].concat();
+    for (id, expected) in [
+        (padded(&[0x00, 0, 0, 0, 0, 0, 0, 0], &sixteen[..8]), "fcp.1011121314151617"),
+        (padded(&[0x06, 0, 0, 0], &sixteen[..8]), "sas.1011121314151617"),
+        (padded(&[0x04, 0, 0, 0, 0, 0, 0, 0], &sixteen), "srp.101112131415161718191a1b1c1d1e1f"),
+        (padded(&[0x05, 0, 0, 20], b"iqn.a"), "iqn.a"),
+        (padded(&[0x45, 0, 0, 20], b"iqn.a,i,0x00023D0000"), "iqn.a"),
+        (cut, "iqn.a"),
+        ([&[0x45, 0, 0, 20][..], b"iqn.a,i,0x00023D00000A\0"].concat(), "iqn.a,i,0x00023d00000a"),
+        (vec![0x05, 0, 0, 4, 0, 0, 0, 0], "id.0500000400000000"),
+        (vec![0x0f, 1], "id.0f01"),
+        (Vec::new(), "id."),
+    ] {
+        let list = descriptor(0x02, 9, &id);
+        let data = [&1u32.to_be_bytes()[..], &(list.len() as u32).to_be_bytes(), &list].concat();
+        let mut script = Script { data: [data].into(), ..Script::default() };
+        let seen = registrations(&mut script, None).unwrap();
+        assert_eq!(seen.registrations.len(), 1);
+        assert_eq!(
+            (seen.registrations[0].initiator.to_string().as_str(), seen.registrations[0].port),
+            (expected, None)
+        );
+    }
+}
+
+#[test]
+fn a_full_status_that_ends_early_is_no_answer() {
+    let whole = lio_full_status();
+    for end in [4, 20, 60, whole.len() - 1] {
+        let mut script = Script { data: [whole[..end].to_vec()].into(), ..Script::default() };
+        assert_eq!(registrations(&mut script, None), Err(Failure::Transport), "{end}");
+    }
+    let mut beyond = whole;
+    // The second name claims to be longer than the list.
+    beyond[0x6e] = 0xff;
+    let mut script = Script { data: [beyond].into(), ..Script::default() };
+    assert_eq!(registrations(&mut script, None), Err(Failure::Transport));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_full_statuses_are_survived(
+        mut list in prop::collection::vec(any::<u8>(), 0..300),
+        page in prop::collection::vec(any::<u8>(), 0..60),
+        length in 0u32..80,
+    ) {
+        // Mostly, so that more than one descriptor is read.
+        if let Some(field) = list.get_mut(20..24) {
+            field.copy_from_slice(&length.to_be_bytes());
+        }
+        let data = [&[0; 4][..], &(list.len() as u32).to_be_bytes(), &list].concat();
+        let page = [&[0, 0x83, 0, page.len() as u8][..], &page].concat();
+        let mut script = Script { data: [data, page].into(), ..Script::default() };
+        if let Ok(seen) = registrations(&mut script, None) {
+            prop_assert!(seen.registrations.len() <= list.len() / 24);
+        }
+    }
+}
