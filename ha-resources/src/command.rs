@@ -24,6 +24,16 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// Of a program's output so much is kept, in bytes: its end.
 pub(crate) const OUTPUT_KEPT: usize = 4096;
 
+/// What of a program's output is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The last [`OUTPUT_KEPT`] bytes, of standard output and standard error together.
+    #[default]
+    LastWords,
+    /// Standard output alone and whole. One that writes more bytes than this is killed.
+    Whole(usize),
+}
+
 /// A program to be run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Program {
@@ -37,6 +47,8 @@ pub(crate) struct Program {
     pub(crate) cgroup: Option<PathBuf>,
     /// Where it is noted while it runs, so that one that even SIGKILL does not end is not forgotten.
     pub(crate) children: Arc<Children>,
+    /// What of its output is kept.
+    pub(crate) keep: Keep,
 }
 
 /// What a program did that ended by itself.
@@ -44,7 +56,7 @@ pub(crate) struct Program {
 pub(crate) struct Finished {
     /// How it ended.
     pub(crate) status: ExitStatus,
-    /// The end of what it wrote, standard output and standard error together.
+    /// What was kept of its output.
     pub(crate) output: String,
 }
 
@@ -75,6 +87,14 @@ pub(crate) enum RunError {
         limit: Duration,
         /// The end of what it wrote, as a phrase.
         output: String,
+    },
+    /// It wrote more than was asked for and was killed with its process group.
+    #[error("{program} was killed because it wrote too much: {written} bytes and more")]
+    TooMuch {
+        /// Its name, as given.
+        program: String,
+        /// What was seen of it.
+        written: usize,
     },
 }
 
@@ -166,6 +186,7 @@ impl Program {
         let name = self.command.first().cloned().unwrap_or_default();
         let not_run = |reason: io::Error| RunError::NotRun { program: name.clone(), reason: reason.to_string() };
         let deadline = tokio::time::Instant::now() + limit;
+        let keep = self.keep;
         let mut output = Vec::new();
         let ended = tokio::time::timeout_at(deadline, async {
             // Executing reads the program from storage, which may hang: not on a thread that others need.
@@ -177,9 +198,13 @@ impl Program {
         .await;
         let output = String::from_utf8_lossy(&output).into_owned();
         match ended {
-            Ok(Ok(status)) => Ok(Finished { status, output }),
+            Ok(Ok(Some(status))) => Ok(Finished { status, output }),
+            Ok(Ok(None)) => Err(RunError::TooMuch { program: name, written: output.len() }),
             Ok(Err(e)) => Err(not_run(e)),
-            Err(_) => Err(RunError::TimedOut { program: name, limit, output: said(&output) }),
+            Err(_) if keep == Keep::LastWords => {
+                Err(RunError::TimedOut { program: name, limit, output: said(&output) })
+            }
+            Err(_) => Err(RunError::TimedOut { program: name, limit, output: String::new() }),
         }
     }
 
@@ -197,7 +222,10 @@ impl Program {
             .current_dir(self.directory.as_deref().unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
-            .stderr(writer);
+            .stderr(match self.keep {
+                Keep::LastWords => Stdio::from(writer),
+                Keep::Whole(_) => Stdio::null(),
+            });
         let procs = self.cgroup.as_ref().map(|group| group.join("cgroup.procs"));
         let cgroup = procs.map(|procs| std::fs::OpenOptions::new().write(true).open(procs)).transpose()?;
         child::set_up(&mut command, Setup { cgroup: cgroup.map(OwnedFd::from), ..Setup::default() });
@@ -208,7 +236,7 @@ impl Program {
             handles.push(KillHandle::ProcessGroup { pgid: leader.pid, started: leader.started });
         }
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-        Ok(Running { guard: KillOnDrop(handles), child, output })
+        Ok(Running { guard: KillOnDrop(handles), child, output, keep: self.keep })
     }
 }
 
@@ -217,6 +245,7 @@ struct Running {
     guard: KillOnDrop,
     child: Child,
     output: pipe::Receiver,
+    keep: Keep,
 }
 
 struct KillOnDrop(Vec<KillHandle>);
@@ -233,22 +262,30 @@ impl Drop for KillOnDrop {
 }
 
 impl Running {
-    /// Collects output until the program itself has ended; what it left running may hold the pipe open for ever.
-    async fn wait(&mut self, output: &mut Vec<u8>) -> io::Result<ExitStatus> {
+    /// Collects output until the program itself has ended; what it left running may hold the pipe open for ever. `None` if it
+    /// wrote too much.
+    async fn wait(&mut self, output: &mut Vec<u8>) -> io::Result<Option<ExitStatus>> {
         let mut open = true;
         loop {
             tokio::select! {
                 status = self.child.wait() => {
                     self.guard.0.clear();
                     self.collect(output);
-                    return status;
+                    return status.map(|status| (!self.is_too_much(output)).then_some(status));
                 }
                 readable = self.output.readable(), if open => {
                     readable?;
                     open = self.collect(output);
+                    if self.is_too_much(output) {
+                        return Ok(None);
+                    }
                 }
             }
         }
+    }
+
+    fn is_too_much(&self, output: &[u8]) -> bool {
+        matches!(self.keep, Keep::Whole(limit) if output.len() > limit)
     }
 
     /// Takes what is there, and says whether there may be more.
@@ -260,8 +297,11 @@ impl Running {
                 Ok(0) => return false,
                 Ok(length) => {
                     output.extend_from_slice(&buffer[..length]);
-                    let surplus = output.len().saturating_sub(OUTPUT_KEPT);
-                    output.drain(..surplus);
+                    match self.keep {
+                        Keep::LastWords => drop(output.drain(..output.len().saturating_sub(OUTPUT_KEPT))),
+                        Keep::Whole(_) if self.is_too_much(output) => return true,
+                        Keep::Whole(_) => {}
+                    }
                 }
                 Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
             }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ha_core::hierarchy::{Fields, Kinds};
+use ha_core::hierarchy::{Fields, Kinds, ResourceSpec};
 use ha_core::name::LockAreaName;
 use ha_core::{Probe, Resource};
 
@@ -12,11 +12,13 @@ use crate::claim::reservation::ReservationSpec;
 use crate::probe::{
     Disk, DiskSpec, ExecProbe, ExecProbeSpec, Http, HttpSpec, Load, LoadSpec, Ping, PingSpec, Tcp, TcpSpec,
 };
-use crate::resource::Directories;
 use crate::resource::address::{Address, AddressSpec};
 use crate::resource::exec::{Exec, ExecSpec};
 use crate::resource::filesystem::{Filesystem, FilesystemSpec};
+use crate::resource::lsb::{Lsb, LsbSpec};
+use crate::resource::ocf::{Ocf, OcfSpec};
 use crate::resource::process::{Process, ProcessSpec};
+use crate::resource::{Advice, Directories};
 
 /// All kinds of this crate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +35,10 @@ pub enum ResourceDefinition {
     Filesystem(FilesystemSpec),
     /// A service address.
     Address(AddressSpec),
+    /// An OCF resource agent.
+    Ocf(OcfSpec),
+    /// An init script.
+    Lsb(LsbSpec),
 }
 
 impl ResourceDefinition {
@@ -43,6 +49,21 @@ impl ResourceDefinition {
             ResourceDefinition::Exec(spec) => Arc::new(Exec::new(spec, directories.clone())),
             ResourceDefinition::Filesystem(spec) => Arc::new(Filesystem::new(spec)),
             ResourceDefinition::Address(spec) => Arc::new(Address::new(spec)),
+            ResourceDefinition::Ocf(spec) => Arc::new(Ocf::new(spec, directories.clone())),
+            ResourceDefinition::Lsb(spec) => Arc::new(Lsb::new(spec, directories.clone())),
+        }
+    }
+
+    /// What would be better otherwise with a resource that could be started, beside what every hierarchy is checked for. May run
+    /// programs, which change nothing, and takes some seconds at most.
+    pub async fn advice(&self, spec: &ResourceSpec, directories: &Directories) -> Vec<Advice> {
+        match self {
+            ResourceDefinition::Ocf(ocf) => Ocf::new(ocf.clone(), directories.clone()).advice(spec).await,
+            ResourceDefinition::Lsb(lsb) => Lsb::new(lsb.clone(), directories.clone()).advice().await,
+            ResourceDefinition::Process(_)
+            | ResourceDefinition::Exec(_)
+            | ResourceDefinition::Filesystem(_)
+            | ResourceDefinition::Address(_) => Vec::new(),
         }
     }
 }
@@ -93,7 +114,7 @@ impl Kinds for Builtin {
     type Probe = ProbeDefinition;
 
     fn resource_kinds(&self) -> &[&'static str] {
-        &["Process", "Exec", "Filesystem", "Address"]
+        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb"]
     }
 
     fn claim_kinds(&self) -> &[&'static str] {
@@ -110,6 +131,8 @@ impl Kinds for Builtin {
             "Exec" => ExecSpec::read(fields).map(ResourceDefinition::Exec),
             "Filesystem" => FilesystemSpec::read(fields).map(ResourceDefinition::Filesystem),
             "Address" => AddressSpec::read(fields).map(ResourceDefinition::Address),
+            "Ocf" => OcfSpec::read(fields).map(ResourceDefinition::Ocf),
+            "Lsb" => LsbSpec::read(fields).map(ResourceDefinition::Lsb),
             _ => None,
         }
     }

@@ -2,11 +2,15 @@
 //! networks of their own.
 
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ha_core::driver::Context;
+use ha_core::hierarchy::{Fields, Source, read_value};
 use ha_core::name::{Epoch, HierarchyName, NodeName, ResourceName};
 use nix::sched::CloneFlags;
+
+use crate::cgroup;
 
 /// An operation on the resource of this name.
 pub(crate) fn context(resource: &str) -> Context {
@@ -34,6 +38,27 @@ pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) ->
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("it never happened that {what}");
+}
+
+/// Reads a resource as it stands in a file: what was read, and all that was told.
+pub(crate) fn read<T>(text: &str, read: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> (Option<T>, String) {
+    let source = Source::new("web.ron", text);
+    let (found, diagnostics) = read_value(&source, |value| {
+        let (_, mut fields) = value.variant("a resource")?;
+        let found = read(&mut fields);
+        fields.finish();
+        found
+    });
+    (found, diagnostics.to_string())
+}
+
+/// Where control groups of tests can be, or `None`, said loudly, where they cannot.
+pub(crate) fn usable_cgroups() -> Option<PathBuf> {
+    let root = cgroup::find_root().filter(|root| cgroup::prepare(&root.join("probe")).is_ok());
+    if root.is_none() {
+        eprintln!("SKIPPED: no control groups of version 2 that can be used here");
+    }
+    root
 }
 
 /// A network namespace, with its loopback interface up. It goes when this is dropped and nothing runs in it any more.

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ha_core::claim::reservation::device::Queued;
-use ha_core::hierarchy::{Hierarchy, Loaded};
-use ha_core::name::NodeName;
-use ha_resources::kinds::{Builtin, ClaimDefinition};
-use ha_resources::resource::Directories;
+use ha_core::hierarchy::{Hierarchy, Loaded, ResourceSpec};
+use ha_core::name::{HierarchyName, NodeName};
+use ha_resources::kinds::{Builtin, ClaimDefinition, ResourceDefinition};
+use ha_resources::resource::{Directories, Weight};
 use serde::Serialize;
 
 use crate::config::{Config, WardenAct, WatchdogSettings};
@@ -122,19 +122,25 @@ fn protection(config: &Config, hierarchy: &Hierarchy, found: &mut Found) {
             "set `watchdog: Device(\"/dev/watchdog\")` or `watchdog: Warden` in agent.ron".to_owned(),
         ),
         WatchdogSettings::Warden { on_expiry: WardenAct::Kill | WardenAct::KillElseReset, .. } => {
-            let stays: Vec<&str> = hierarchy
-                .resources
-                .iter()
-                .filter(|r| r.kind == "Filesystem")
-                .map(|r| r.name.as_str())
-                .collect();
-            if !stays.is_empty() {
-                found.add(
-                    Severity::Warning,
-                    name,
-                    format!("if the agent hangs, the warden ends programs and takes addresses away, but {} would stay mounted", stays.join(", ")),
-                    "set `watchdog: Device(…)`, or `watchdog: Warden(on_expiry: Reset)`".to_owned(),
-                );
+            let of_kind = |kind: &str| {
+                let these = hierarchy.resources.iter().filter(|r| r.kind == kind).map(|r| r.name.as_str());
+                these.collect::<Vec<_>>().join(", ")
+            };
+            let (mounts, agents) = (of_kind("Filesystem"), of_kind("Ocf"));
+            let mut stays = |what: String| {
+                let help = "set `watchdog: Device(…)`, or `watchdog: Warden(on_expiry: Reset)`".to_owned();
+                found.add(Severity::Warning, name, what, help);
+            };
+            if !mounts.is_empty() {
+                stays(format!(
+                    "if the agent hangs, the warden ends programs and takes addresses away, but {mounts} would stay mounted"
+                ));
+            }
+            if !agents.is_empty() {
+                stays(format!(
+                    "if the agent hangs, the warden ends what the OCF agents of {agents} started, but what else they brought about \
+                     (an address, a mount) would stay"
+                ));
             }
         }
         WatchdogSettings::Warden { on_expiry: WardenAct::Reset, .. } | WatchdogSettings::Device { .. } => {}
@@ -152,10 +158,13 @@ fn protection(config: &Config, hierarchy: &Hierarchy, found: &mut Found) {
 
 async fn readiness(loaded: Loaded<Builtin>, directories: &Directories, found: &mut Found) {
     let name = loaded.hierarchy.name;
-    for (spec, definition) in loaded.hierarchy.resources.iter().zip(loaded.resources) {
-        let resource = definition.build(directories);
+    for (spec, definition) in loaded.hierarchy.resources.into_iter().zip(loaded.resources) {
+        let resource = definition.clone().build(directories);
         let lacking = match tokio::time::timeout(READY_WITHIN, resource.ready()).await {
-            Ok(Ok(())) => continue,
+            Ok(Ok(())) => {
+                advice(&definition, &spec, directories, &name, found).await;
+                continue;
+            }
             Ok(Err(lacking)) => lacking.to_string(),
             Err(_) => format!("it could not be found out within {} s", READY_WITHIN.as_secs()),
         };
@@ -173,5 +182,22 @@ async fn readiness(loaded: Loaded<Builtin>, directories: &Directories, found: &m
             }
             Err(_) => found.add(Severity::Warning, &name, "its utility is 0 here now: no answer", None),
         }
+    }
+}
+
+/// What would be better otherwise with a resource that could be started.
+async fn advice(
+    definition: &ResourceDefinition,
+    spec: &ResourceSpec,
+    directories: &Directories,
+    hierarchy: &HierarchyName,
+    found: &mut Found,
+) {
+    for advice in definition.advice(spec, directories).await {
+        let severity = match advice.weight {
+            Weight::Warning => Severity::Warning,
+            Weight::Note => Severity::Note,
+        };
+        found.add(severity, hierarchy, format!("{}: {}", spec.name, advice.what), advice.help);
     }
 }

@@ -111,6 +111,40 @@ async fn programs_that_are_not_there() {
     says(&report(dir.path(), "alpha").await, Severity::Error, "app could not be started here");
 }
 
+/// An OCF agent in a folder of the test's own, and an init script.
+fn of_others(dir: &Path, params: &str) -> (String, String) {
+    let agent = dir.join("resource.d/test/thing");
+    fs::create_dir_all(agent.parent().unwrap()).unwrap();
+    let meta = r#"<resource-agent name="thing"><parameters><parameter name="ip" required="1"><content type="string"/></parameter>
+        </parameters><actions><action name="start" timeout="90s"/></actions></resource-agent>"#;
+    let script = |path: &Path, text: &str| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    script(&agent, &format!("#!/bin/sh\n[ \"$1\" != meta-data ] || cat <<XML\n{meta}\nXML\n"));
+    script(&dir.join("rc"), "#!/bin/sh\n# Knows how to start and stop.\n");
+    let root = dir.display();
+    let ocf = format!(r#"Ocf(name: "thing", agent: "ocf:test:thing", root: "{root}", params: {params})"#);
+    (ocf, format!(r#"Lsb(name: "old", script: "{root}/rc")"#))
+}
+
+#[tokio::test]
+async fn parameters_that_an_agent_does_not_know_and_what_it_advises() {
+    let place = tempfile::tempdir().unwrap();
+    let (ocf, lsb) = of_others(place.path(), r#"{"ipp": "10.0.0.1"}"#);
+    let of_mistakes = report(directory("watchdog: Warden,", &format!("{ocf}, {lsb}")).path(), "alpha").await;
+    says(
+        &of_mistakes,
+        Severity::Error,
+        "it has no parameter `ipp`; did you mean `ip`?; its parameter `ip` is required",
+    );
+    says(&of_mistakes, Severity::Warning, "old: the script");
+    says(&of_mistakes, Severity::Warning, "what the OCF agents of thing started, but what else");
+    let (ocf, _) = of_others(place.path(), r#"{"ip": "10.0.0.1"}"#);
+    let report = report(directory("watchdog: Warden,", &ocf).path(), "alpha").await;
+    says(&report, Severity::Warning, "thing: it has 60 s for its start, and its agent advises 90 s at least");
+}
+
 #[tokio::test]
 async fn the_worst_case_follows_the_longest_chain() {
     let both = r#"

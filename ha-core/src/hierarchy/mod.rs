@@ -29,6 +29,5 @@ pub use model::{
 pub use plan::{Change, Plan};
 pub use read::{Kinds, Loaded, Reading, read_directory, read_sources};
 pub use source::Source;
-#[cfg(feature = "sim")]
-pub(crate) use suggest::suggest;
+pub use suggest::suggest;
 pub use value::{Value, read_value};

@@ -5,8 +5,8 @@
 /// How many characters of a name are compared: a name is 63 at most.
 const COMPARED: usize = 64;
 
-/// The known name that is probably meant, as a sentence.
-pub(crate) fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+/// The known name that is probably meant, as a phrase: "did you mean `interface`?". `None` if no known name is near.
+pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let best = known.into_iter().map(|k| (edit_distance(name, k), k)).min_by_key(|(distance, _)| *distance);
     best.filter(|(distance, k)| *distance <= 1 + k.chars().count() / 3).map(|(_, k)| format!("did you mean `{k}`?"))
 }

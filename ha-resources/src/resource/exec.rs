@@ -13,14 +13,13 @@
 //!
 //! A monitor that takes too long or cannot be executed says nothing: unknown.
 
-use std::io;
-
 use async_trait::async_trait;
 use ha_core::driver::{Context, Failed, Found, KillHandle, Resource, Verdict};
+use tokio::time::Instant;
 
 use super::Directories;
+use super::started::Started;
 use crate::command::{self, Program, most_of};
-use crate::{cgroup, proc, process_group};
 
 /// `EX_TEMPFAIL`: the monitor could not find out.
 pub const UNKNOWN: i32 = 75;
@@ -61,62 +60,36 @@ impl Exec {
         }
         Err(Failed(format!("its {what} command {}", finished.describe())))
     }
-
-    fn group(&self, context: &Context) -> Vec<KillHandle> {
-        command::cgroup_of(self.directories.cgroups.as_deref(), context).map(KillHandle::Cgroup).into_iter().collect()
-    }
-
-    /// Shows that nothing is left in the control group.
-    fn prove_gone(&self, context: &Context, after: &str) -> Result<(), Failed> {
-        let group = self.group(context);
-        let left = process_group::members(&group).map_err(|e| cannot_see(&e))?;
-        if !left.is_empty() {
-            return Err(Failed(format!(
-                "its {after} command succeeded, but what its start command left still runs: {}",
-                proc::list(&left)
-            )));
-        }
-        if let Some(group) = command::cgroup_of(self.directories.cgroups.as_deref(), context)
-            && let Err(e) = cgroup::remove(&group)
-        {
-            tracing::debug!(group = %group.display(), error = %e, "an empty control group stays behind");
-        }
-        Ok(())
-    }
-}
-
-fn cannot_see(error: &io::Error) -> Failed {
-    Failed(format!("cannot see what runs: {error}"))
 }
 
 #[async_trait]
 impl Resource for Exec {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
-        let group = command::prepare_cgroup(self.directories.cgroups.as_deref(), context);
+        let group = Started::of(&self.directories, context).prepare();
         let program = Program { cgroup: group, ..Program::of(context, &self.spec.start) };
         self.finish("start", program, context).await
     }
 
     async fn stop(&self, context: &Context) -> Result<(), Failed> {
+        let deadline = Instant::now() + most_of(context.timeout);
         self.run("stop", &self.spec.stop, context).await?;
-        self.prove_gone(context, "stop")
+        Started::of(&self.directories, context).prove_gone("its stop command succeeded", deadline).await
     }
 
     async fn kill(&self, context: &Context) -> Result<(), Failed> {
-        let group = self.group(context);
+        let deadline = Instant::now() + most_of(context.timeout);
+        let started = Started::of(&self.directories, context);
         match &self.spec.kill {
             Some(kill) => self.run("kill", kill, context).await?,
-            None if group.is_empty() => return self.stop(context).await,
+            None if started.handles().is_empty() => return self.stop(context).await,
             None => {}
         }
-        process_group::kill_all(&group).map_err(|e| Failed(format!("cannot kill what its start command left: {e}")))?;
-        let gone = tokio::time::timeout(most_of(context.timeout), process_group::gone(&group)).await;
-        gone.unwrap_or(Ok(())).map_err(|e| cannot_see(&e))?;
+        started.kill(deadline).await?;
         if self.spec.kill.is_none() {
             // Not everything that runs is a process: an address, a mount. Only the commands know of it.
             self.run("stop", &self.spec.stop, context).await?;
         }
-        self.prove_gone(context, "kill")
+        started.prove_gone("its kill command succeeded", deadline).await
     }
 
     async fn monitor(&self, context: &Context) -> Verdict {
@@ -153,7 +126,7 @@ impl Resource for Exec {
     }
 
     fn handles(&self, context: &Context) -> Vec<KillHandle> {
-        self.group(context)
+        Started::of(&self.directories, context).handles()
     }
 }
 
@@ -163,7 +136,7 @@ mod tests {
 
     use super::*;
     use crate::proc::{ProcessId, Stat};
-    use crate::test_support::{context, until, within};
+    use crate::test_support::{context, until, usable_cgroups, within};
     use std::path::Path;
     use std::time::Duration;
 
@@ -175,14 +148,6 @@ mod tests {
         let [start, stop, monitor] = scripts.map(shell);
         let directories = Directories { run: place.join("run"), logs: place.join("log"), cgroups };
         Exec::new(ExecSpec { start, stop, monitor, kill: None }, directories)
-    }
-
-    fn usable_cgroups() -> Option<PathBuf> {
-        let root = cgroup::find_root().filter(|root| cgroup::prepare(&root.join("probe")).is_ok());
-        if root.is_none() {
-            eprintln!("SKIPPED: no control groups of version 2 that can be used here");
-        }
-        root
     }
 
     async fn pid_in(file: &Path) -> ProcessId {

@@ -5,8 +5,11 @@
 pub mod address;
 pub mod exec;
 pub mod filesystem;
+pub mod lsb;
+pub mod ocf;
 pub mod process;
 mod read;
+mod started;
 
 use std::path::PathBuf;
 
@@ -40,5 +43,35 @@ impl Directories {
     /// The name of a resource's own file in one of them. A colon is in no name, so no two resources share one.
     fn file_name(context: &Context, ending: &str) -> String {
         format!("{}:{}.{ending}", context.hierarchy, context.resource)
+    }
+}
+
+/// How much an advice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It will probably not do what is wanted.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// Something about a resource that could be started, and would be better otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// How much it matters.
+    pub weight: Weight,
+    /// What was found, as a sentence.
+    pub what: String,
+    /// What can be done.
+    pub help: Option<String>,
+}
+
+impl Advice {
+    fn warning(what: impl Into<String>, help: Option<String>) -> Self {
+        Self { weight: Weight::Warning, what: what.into(), help }
+    }
+
+    fn note(what: impl Into<String>, help: Option<String>) -> Self {
+        Self { weight: Weight::Note, what: what.into(), help }
     }
 }

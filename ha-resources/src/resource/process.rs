@@ -420,7 +420,9 @@ async fn check(check: &Check, context: &Context) -> Verdict {
         Check::Command(command) => match Program::of(context, command).run(limit).await {
             Ok(finished) if finished.status.success() => Verdict::Good,
             Ok(finished) => Verdict::Bad(format!("it lives, but its check {}", finished.describe())),
-            Err(e @ (RunError::TimedOut { .. } | RunError::NotRun { .. })) => Verdict::Unknown(e.to_string()),
+            Err(e @ (RunError::TimedOut { .. } | RunError::NotRun { .. } | RunError::TooMuch { .. })) => {
+                Verdict::Unknown(e.to_string())
+            }
         },
     }
 }

@@ -207,7 +207,7 @@ fn check(value: Value<'_>) -> Option<Check> {
 }
 
 /// One of several names without anything behind them.
-fn choice<T: Copy>(value: Value<'_>, what: &str, choices: &[(&str, T)]) -> Option<T> {
+pub(super) fn choice<T: Copy>(value: Value<'_>, what: &str, choices: &[(&str, T)]) -> Option<T> {
     let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
     let (name, inner) = value.variant(&names.join(", "))?;
     inner.finish();
@@ -221,19 +221,8 @@ fn choice<T: Copy>(value: Value<'_>, what: &str, choices: &[(&str, T)]) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ha_core::hierarchy::{Source, read_value};
+    use crate::test_support::read;
     use std::time::Duration;
-
-    fn read<T>(text: &str, read: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> (Option<T>, String) {
-        let source = Source::new("web.ron", text);
-        let (found, diagnostics) = read_value(&source, |value| {
-            let (_, mut fields) = value.variant("a resource")?;
-            let found = read(&mut fields);
-            fields.finish();
-            found
-        });
-        (found, diagnostics.to_string())
-    }
 
     #[test]
     fn a_process_is_read_with_all_it_may_have() {

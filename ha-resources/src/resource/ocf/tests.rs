@@ -1,0 +1,295 @@
+//! Agents that do as they should, and agents that hang, fork away, write without end and answer what no standard has.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::proc::{ProcessId, Stat};
+use crate::test_support::{context, until, usable_cgroups, within};
+use ha_core::hierarchy::{Fingerprint, Timeouts};
+use ha_core::name::ResourceName;
+
+/// Meta-data, and a log of which action ran in which environment.
+const HEAD: &str = r#"#!/bin/sh
+here=${0%/*}
+echo "$1 $OCF_CHECK_LEVEL" >> "$here/log"
+[ "$1" != meta-data ] || cat <<XML
+<?xml version="1.0"?>
+<!DOCTYPE resource-agent SYSTEM "ra-api-1.dtd">
+<resource-agent name="thing"><version>1.1</version>
+<parameters>
+<parameter name="ip" required="1"><content type="string"/></parameter>
+<parameter name="port"><content type="integer" default="80"/></parameter>
+<parameter name="addr"><deprecated><replaced-with name="ip"/></deprecated><content type="string"/></parameter>
+</parameters>
+<actions>
+<action name="start" timeout="90s"/><action name="stop" timeout="20s"/>
+<action name="monitor" timeout="20s" interval="10s" depth="0"/>
+<action name="monitor" timeout="45s" interval="2min" depth="10"/>
+<action name="promote" timeout="1s"/><action name="validate-all" timeout="5s"/>
+</actions></resource-agent>
+XML
+"#;
+
+/// Writes an agent. By a process of its own: one of ours that forks meanwhile would keep the file from being executed.
+fn write(place: &Path, text: &str) {
+    let folder = place.join("resource.d/test");
+    std::fs::create_dir_all(&folder).unwrap();
+    let script = "cat > new && chmod 755 new && mv new thing";
+    let mut child = Command::new("sh").args(["-c", script]).current_dir(&folder).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// An agent that does this after [`HEAD`], in this folder.
+fn agent(place: &Path, cgroups: Option<PathBuf>, body: &str) -> Ocf {
+    write(place, &format!("{HEAD}{body}\n"));
+    let directories = Directories { run: place.join("run"), logs: place.join("log"), cgroups };
+    let name = AgentName { provider: "test".to_owned(), agent: "thing".to_owned() };
+    let params = BTreeMap::from([("ip".to_owned(), "10.0.0.1".to_owned())]);
+    Ocf::new(OcfSpec { params, root: place.to_owned(), ..OcfSpec::new(name) }, directories)
+}
+
+fn log(place: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(place.join("resource.d/test/log")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+async fn pid_in(file: &Path) -> ProcessId {
+    let pid = until("an agent writes a pid", || std::fs::read_to_string(file).ok()?.trim().parse().ok()).await;
+    until("that process is there", || Stat::of(pid)).await.id()
+}
+
+fn failed(result: Result<(), Failed>) -> String {
+    let Failed(why) = result.unwrap_err();
+    why
+}
+
+#[tokio::test]
+async fn an_agent_finds_exactly_what_the_standard_has_in_its_environment() {
+    let place = tempfile::tempdir().unwrap();
+    let thing = agent(place.path(), None, "env > \"$here/env.$1.$OCF_RESKEY_CRM_meta_interval\"");
+    let x = context("vip");
+    thing.start(&x).await.unwrap();
+    assert_eq!(thing.monitor(&x).await, Verdict::Good);
+    assert_eq!(thing.adopt(&x).await, Ok(Found::Running));
+    let read = |action: &str| -> BTreeMap<String, String> {
+        let file = place.path().join("resource.d/test").join(format!("env.{action}"));
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    };
+    let mut found = read("start.0");
+    // The shell's own.
+    ["PWD", "OLDPWD", "SHLVL", "_"].map(|own| found.remove(own));
+    let limit: u64 = found.remove("OCF_RESKEY_CRM_meta_timeout").unwrap().parse().unwrap();
+    assert!((1..=30_000).contains(&limit), "{limit}");
+    let run = place.path().join("run/resource-agents");
+    let expected = [
+        ("HA_RSCTMP", run.to_str().unwrap()),
+        ("OCF_CHECK_LEVEL", "0"),
+        ("OCF_RA_VERSION_MAJOR", "1"),
+        ("OCF_RA_VERSION_MINOR", "1"),
+        ("OCF_RESKEY_CRM_meta_interval", "0"),
+        ("OCF_RESKEY_CRM_meta_name", "start"),
+        ("OCF_RESKEY_ip", "10.0.0.1"),
+        ("OCF_RESOURCE_INSTANCE", "vip@web"),
+        ("OCF_RESOURCE_PROVIDER", "test"),
+        ("OCF_RESOURCE_TYPE", "thing"),
+        ("OCF_ROOT", place.path().to_str().unwrap()),
+        ("PATH", command::PATH),
+    ];
+    assert_eq!(found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
+    assert!(run.is_dir());
+    // A monitor again and again is none that is done once.
+    assert_eq!(read("monitor.10000")["OCF_RESKEY_CRM_meta_name"], "monitor");
+    assert_eq!(read("monitor.0")["OCF_RESKEY_CRM_meta_name"], "monitor");
+}
+
+#[tokio::test]
+async fn exit_codes_mean_what_the_table_says() {
+    let place = tempfile::tempdir().unwrap();
+    let x = context("codes");
+    let code = place.path().join("code");
+    let body = format!("echo noise; echo 'ocf-exit-reason:it is so' >&2; echo more; exit $(cat {})", code.display());
+    let thing = agent(place.path(), None, &body);
+    for (number, start, stop, verdict, adopted) in [
+        (0, "", "", "good", "running"),
+        (1, "OCF_ERR_GENERIC", "OCF_ERR_GENERIC", "bad", "failed"),
+        (2, "correct `params`", "OCF_ERR_ARGS", "bad", "failed"),
+        (3, "does not know this action", "OCF_ERR_UNIMPLEMENTED", "bad", "failed"),
+        (4, "runs as root", "OCF_ERR_PERM", "bad", "failed"),
+        (5, "install it on this node", "OCF_ERR_INSTALLED", "bad", "failed"),
+        (6, "correct `params`", "OCF_ERR_CONFIGURED", "bad", "failed"),
+        (7, "OCF_NOT_RUNNING", "", "bad", "stopped"),
+        (8, "OCF_RUNNING_PROMOTED", "OCF_RUNNING_PROMOTED", "good", "running"),
+        (9, "OCF_FAILED_PROMOTED", "OCF_FAILED_PROMOTED", "bad", "failed"),
+        (190, "OCF_DEGRADED", "OCF_DEGRADED", "good", "running"),
+        (191, "OCF_DEGRADED_PROMOTED", "OCF_DEGRADED_PROMOTED", "good", "running"),
+        (42, "not a code of OCF agents", "answered 42", "unknown", "failed"),
+        (127, "a program that is not there", "answered 127", "unknown", "failed"),
+    ] {
+        std::fs::write(&code, number.to_string()).unwrap();
+        let told = |result: Result<(), Failed>| result.err().map(|Failed(why)| why).unwrap_or_default();
+        for (why, expected) in [(told(thing.start(&x).await), start), (told(thing.stop(&x).await), stop)] {
+            assert_eq!(why.is_empty(), expected.is_empty(), "{number}: {why}");
+            assert!(why.contains(expected), "{number}: {why}");
+            assert!(why.is_empty() || why.contains("its reason: it is so"), "{number}: {why}");
+        }
+        let seen = match thing.monitor(&x).await {
+            Verdict::Good => "good",
+            Verdict::Bad(why) | Verdict::Unknown(why) if !why.contains("it is so") => panic!("{number}: {why}"),
+            Verdict::Bad(_) => "bad",
+            Verdict::Unknown(_) => "unknown",
+        };
+        assert_eq!(seen, verdict, "{number}");
+        let seen = match thing.adopt(&x).await {
+            Ok(Found::Running) => "running",
+            Ok(Found::Stopped) => "stopped",
+            Err(_) => "failed",
+        };
+        assert_eq!(seen, adopted, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_given_up_and_a_monitor_that_hangs_says_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let child = place.path().join("child");
+    // It does not listen to SIGTERM, nor does its child.
+    let body = format!("trap '' TERM; echo began; sleep 1000 & echo $! > {}; wait", child.display());
+    let thing = agent(place.path(), None, &body);
+    let x = within(&context("hangs"), Duration::from_secs(2));
+    let why = failed(thing.start(&x).await);
+    assert!(why.contains("did not end within") && why.contains("it said: began"), "{why}");
+    let first = pid_in(&child).await;
+    until("the child of the start is killed", || (!first.is_alive()).then_some(())).await;
+    assert!(matches!(thing.monitor(&x).await, Verdict::Unknown(why) if why.contains("did not end within")));
+    assert!(failed(thing.stop(&x).await).contains("did not end within"));
+    let last = pid_in(&child).await;
+    until("the child of the stop is killed", || (!last.is_alive()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_a_start_forked_away_is_seen_after_a_stop_and_can_be_killed() {
+    let Some(cgroups) = usable_cgroups() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let daemon = place.path().join("daemon");
+    let body = format!(
+        "case $1 in start) setsid sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 1000; done' >/dev/null 2>&1 & ;; esac",
+        daemon.display()
+    );
+    let thing = agent(place.path(), Some(cgroups), &body);
+    let x = context("forks");
+    assert!(matches!(thing.handles(&x).as_slice(), [KillHandle::Cgroup(_)]));
+    thing.start(&x).await.unwrap();
+    let daemon = pid_in(&daemon).await;
+    let why = failed(thing.stop(&x).await);
+    assert!(why.contains("what its start left still runs"), "{why}");
+    assert!(daemon.is_alive());
+    thing.kill(&x).await.unwrap();
+    assert!(!daemon.is_alive());
+    assert_eq!(log(place.path()), ["start 0", "stop 0", "stop 0"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_writes_without_end_is_cut() {
+    let place = tempfile::tempdir().unwrap();
+    let x = context("loud");
+    let loud =
+        "case $1 in start) i=0; while [ $i -lt 20000 ]; do echo \"line $i $OCF_ROOT\"; i=$((i+1)); done; exit 1;; esac";
+    let why = failed(agent(place.path(), None, loud).start(&x).await);
+    assert!(why.contains("line 19999") && why.len() < 2 * command::OUTPUT_KEPT, "{why}");
+    let endless = agent(place.path(), None, "while :; do echo \"<!-- $here -->\"; done");
+    let why = failed(endless.ready().await);
+    assert!(why.contains("ocf:test:thing cannot be used") && why.contains("wrote too much"), "{why}");
+}
+
+#[tokio::test]
+async fn meta_data_that_hang_fail_or_say_nothing_are_told() {
+    let place = tempfile::tempdir().unwrap();
+    let why = failed(agent(place.path(), None, "exec sleep 1000").ready().await);
+    assert!(why.contains("did not end within 4s"), "{why}");
+    let why = failed(agent(place.path(), None, "exit 3").ready().await);
+    assert!(why.contains("its meta-data: it exited with code 3"), "{why}");
+    write(place.path(), "#!/bin/sh\necho usage: start or stop\n");
+    let silent = agent(place.path(), None, "");
+    write(place.path(), "#!/bin/sh\necho usage: start or stop\n");
+    assert!(failed(silent.ready().await).contains("not XML"));
+    std::fs::remove_file(place.path().join("resource.d/test/thing")).unwrap();
+    assert!(failed(silent.ready().await).contains("there is no agent ocf:test:thing"));
+}
+
+#[tokio::test]
+async fn parameters_are_compared_with_the_meta_data_which_are_asked_for_once() {
+    let place = tempfile::tempdir().unwrap();
+    let mut thing = agent(place.path(), None, "");
+    thing.ready().await.unwrap();
+    thing.ready().await.unwrap();
+    assert_eq!(log(place.path()), ["meta-data 0"]);
+    thing.spec.params = [("ipp", "1"), ("port", "http")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let why = failed(thing.ready().await);
+    for expected in ["`ipp`; did you mean `ip`?", "`ip` is required", "`port` is \"http\": expected a whole number"] {
+        assert!(why.contains(expected), "{why}");
+    }
+    // An agent that is updated is asked again.
+    write(place.path(), &HEAD.replace("name=\"ip\" required=\"1\"", "name=\"ipp\"").replace("integer", "string"));
+    thing.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deep_monitor_takes_the_place_of_an_ordinary_one_when_it_is_due() {
+    let place = tempfile::tempdir().unwrap();
+    let slow = place.path().join("slow");
+    let mut thing =
+        agent(place.path(), None, &format!("[ $OCF_CHECK_LEVEL = 0 ] || ! [ -e {} ] || exit 42", slow.display()));
+    let x = context("deep");
+    thing.spec.deep_monitor = Some(DeepMonitor { level: 10, every: Duration::from_secs(3600) });
+    thing.start(&x).await.unwrap();
+    assert_eq!(thing.monitor(&x).await, Verdict::Good);
+    assert_eq!(log(place.path()), ["start 0", "monitor 0"]);
+    // It is due, and says nothing: the next one is deep again, until one was answered.
+    *thing.deep_due.lock().unwrap() = Some(Instant::now());
+    std::fs::write(&slow, "").unwrap();
+    assert!(matches!(thing.monitor(&x).await, Verdict::Unknown(_)));
+    std::fs::remove_file(&slow).unwrap();
+    assert_eq!(thing.monitor(&x).await, Verdict::Good);
+    assert_eq!(thing.monitor(&x).await, Verdict::Good);
+    assert_eq!(log(place.path())[2..], ["monitor 10", "monitor 10", "monitor 0"]);
+}
+
+#[tokio::test]
+async fn what_the_agent_advises_is_passed_on() {
+    let place = tempfile::tempdir().unwrap();
+    let mut thing =
+        agent(place.path(), None, "[ $1 != validate-all ] || { echo 'ocf-exit-reason:no such place' >&2; exit 5; }");
+    let spec = ResourceSpec {
+        name: ResourceName::new("vip").unwrap(),
+        kind: "Ocf".to_owned(),
+        requires: Vec::new(),
+        timeouts: Timeouts::default(),
+        monitor: Monitor::default(),
+        fingerprint: Fingerprint::default(),
+    };
+    let told = |advice: Vec<Advice>| {
+        let lines = advice.into_iter().map(|a| format!("{} {}", a.what, a.help.unwrap_or_default()));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let said = told(thing.advice(&spec).await);
+    for expected in [
+        "it has 60 s for its start, and its agent advises 90 s at least `timeouts: (start: \"90s\")`",
+        "at depth 10 `deep_monitor: (level: 10, every: \"120s\")`",
+        "can be promoted: here it is only started",
+        "its validate-all answered 5 (OCF_ERR_INSTALLED: something that it needs is not installed on this node); its reason: no such place",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in {said}");
+    }
+    thing.spec.params = BTreeMap::from([("addr".to_owned(), "10.0.0.1".to_owned())]);
+    thing.spec.deep_monitor = Some(DeepMonitor { level: 10, every: Duration::from_secs(60) });
+    let said = told(thing.advice(&spec).await);
+    assert!(said.contains("its parameter `addr` is deprecated: use `ip`"), "{said}");
+    assert!(said.contains("20 s for its deep monitor, and its agent advises 45 s at least"), "{said}");
+    thing.spec.deep_monitor = Some(DeepMonitor { level: 20, every: Duration::from_secs(60) });
+    assert!(told(thing.advice(&spec).await).contains("knows no monitor of depth 20"));
+}

@@ -1,0 +1,92 @@
+//! What a start command left running: kept together in a control group, ended by force, and proven gone.
+//!
+//! Shared by the kinds whose operations are programs of somebody else's. Where there are no control groups nothing is known of
+//! what was left, and the programs alone must be believed. Leaves to the kinds what their programs answer.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ha_core::driver::{Context, Failed, KillHandle};
+use tokio::time::Instant;
+
+use super::Directories;
+use crate::proc::{self, Stat};
+use crate::{cgroup, command, process_group};
+
+/// A daemon may need so long to be gone after the command that stopped it has ended.
+const LINGERS: Duration = Duration::from_secs(1);
+
+/// What the start command of one resource left, or will leave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started<'a> {
+    directories: &'a Directories,
+    context: &'a Context,
+}
+
+impl<'a> Started<'a> {
+    /// Of an operation's resource.
+    pub(crate) fn of(directories: &'a Directories, context: &'a Context) -> Self {
+        Self { directories, context }
+    }
+
+    fn group(&self) -> Option<PathBuf> {
+        command::cgroup_of(self.directories.cgroups.as_deref(), self.context)
+    }
+
+    /// What a warden may end of it.
+    pub(crate) fn handles(&self) -> Vec<KillHandle> {
+        self.group().map(KillHandle::Cgroup).into_iter().collect()
+    }
+
+    /// The group for a start command, or `None` where there is none that we may use.
+    pub(crate) fn prepare(&self) -> Option<PathBuf> {
+        command::prepare_cgroup(self.directories.cgroups.as_deref(), self.context)
+    }
+
+    /// Whether a start made a group that was not taken away since.
+    pub(crate) fn has_group(&self) -> bool {
+        self.group().is_some_and(|group| group.is_dir())
+    }
+
+    /// What of it lives; nothing where nothing can be known.
+    pub(crate) fn alive(&self) -> Result<Vec<Stat>, Failed> {
+        process_group::members(&self.handles()).map_err(|e| cannot_see(&e))
+    }
+
+    /// Takes the group away, if nothing lives in it.
+    pub(crate) fn forget(&self) {
+        if let Some(group) = self.group()
+            && let Err(e) = cgroup::remove(&group)
+        {
+            tracing::debug!(group = %group.display(), error = %e, "an empty control group stays behind");
+        }
+    }
+
+    /// Shows that nothing of it lives after something that should have ended it, and takes the group away. Waits for what is about
+    /// to be gone, but not beyond `deadline`.
+    pub(crate) async fn prove_gone(&self, after: &str, deadline: Instant) -> Result<(), Failed> {
+        let handles = self.handles();
+        let until = deadline.min(Instant::now() + LINGERS);
+        let gone = tokio::time::timeout_at(until, process_group::gone(&handles)).await;
+        gone.unwrap_or(Ok(())).map_err(|e| cannot_see(&e))?;
+        let left = self.alive()?;
+        if !left.is_empty() {
+            return Err(Failed(format!("{after}, but what its start left still runs: {}", proc::list(&left))));
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// Sends SIGKILL to all of it, and waits until it is gone, but not beyond `deadline`.
+    pub(crate) async fn kill(&self, deadline: Instant) -> Result<(), Failed> {
+        let handles = self.handles();
+        process_group::kill_all(&handles).map_err(|e| Failed(format!("cannot kill what its start left: {e}")))?;
+        let gone = tokio::time::timeout_at(deadline, process_group::gone(&handles)).await;
+        gone.unwrap_or(Ok(())).map_err(|e| cannot_see(&e))
+    }
+}
+
+fn cannot_see(error: &io::Error) -> Failed {
+    Failed(format!("cannot see what runs: {error}"))
+}
