@@ -15,7 +15,7 @@ use crate::proc::{self, Stat};
 use crate::{cgroup, command, process_group};
 
 /// A daemon may need so long to be gone after the command that stopped it has ended.
-const LINGERS: Duration = Duration::from_secs(1);
+const LINGERS: Duration = Duration::from_secs(2);
 
 /// What the start command of one resource left, or will leave.
 #[derive(Clone, Copy, Debug)]
