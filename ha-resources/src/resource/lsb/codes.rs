@@ -53,7 +53,7 @@ fn words(action: &str, status: ExitStatus) -> &'static str {
         (_, 4) => "it is not permitted: the agent `ha` should run as root",
         (_, 5) => "the program is not installed on this node: install it",
         (_, 6) => "the program is not configured on this node: configure it",
-        (_, 7) => "it does not run",
+        (_, 7) => "it does not run, and this action needs it to",
         (_, 126 | 127) => "a shell's word for a program that is not there or cannot be executed: see the script",
         (_, 100..=149) => "a code of this distribution: see the script",
         (_, 150..=199) => "a code of this program: see the script",

@@ -199,12 +199,11 @@ impl Lsb {
         let [mut pause, longest] = PAUSES;
         loop {
             match self.ask(context, deadline).await {
-                // A stop of what was stopped already may well fail.
-                Status::Dead(_) => return Ok(()),
                 Status::Unknown(why) if believed.is_err() => {
                     return Err(Failed(format!("{}; {why}", describe("stop", &stop))));
                 }
-                Status::Unknown(_) => return Ok(()),
+                // A stop of what was stopped already may well fail.
+                Status::Dead(_) | Status::Unknown(_) => return Ok(()),
                 Status::Running if known => {
                     tracing::warn!(
                         hierarchy = %context.hierarchy, resource = %context.resource,

@@ -133,6 +133,8 @@ impl Ocf {
 
     /// The agent with an action, and nothing else in its environment than what the API has.
     fn program(&self, action: Action, instance: String, timeout: Duration) -> Program {
+        // Whoever only looks makes no folder, and agents complain of one that is not there.
+        let rsctmp = Some(self.rsctmp()).filter(|folder| folder.is_dir()).unwrap_or_else(std::env::temp_dir);
         let mut environment = vec![
             ("OCF_ROOT".to_owned(), self.spec.root.to_string_lossy().into_owned()),
             ("OCF_RA_VERSION_MAJOR".to_owned(), "1".to_owned()),
@@ -144,7 +146,7 @@ impl Ocf {
             ("OCF_RESKEY_CRM_meta_name".to_owned(), action.name.to_owned()),
             ("OCF_RESKEY_CRM_meta_timeout".to_owned(), timeout.as_millis().to_string()),
             ("OCF_RESKEY_CRM_meta_interval".to_owned(), action.interval.as_millis().to_string()),
-            ("HA_RSCTMP".to_owned(), self.rsctmp().to_string_lossy().into_owned()),
+            ("HA_RSCTMP".to_owned(), rsctmp.to_string_lossy().into_owned()),
         ];
         environment.extend(self.spec.params.iter().map(|(key, value)| (format!("OCF_RESKEY_{key}"), value.clone())));
         let command = vec![self.spec.path().to_string_lossy().into_owned(), action.name.to_owned()];

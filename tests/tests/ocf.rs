@@ -1,0 +1,224 @@
+//! Real OCF agents (Debian's `resource-agents`) and a real init script, on real agents: started, watched, adopted and taken over.
+
+#![expect(clippy::unwrap_used, reason = "what fails here is the laboratory, not what is tested")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ha_core::Resource as _;
+use ha_resources::resource::Directories;
+use ha_resources::resource::ocf::{AgentName, Ocf, OcfSpec, ROOT};
+use ha_tests::kernel::database;
+use ha_tests::{Cluster, Lab, Result, Trouble, eventually};
+
+/// An error that says so, loudly, if something that is to be tried is not here.
+fn need(packages: &[(&str, &str)]) -> Result<()> {
+    for (path, package) in packages {
+        if !Path::new(path).exists() {
+            return Err(Trouble::new(format!(
+                "this test NEEDS {package} ({path}): it was NOT RUN; install this package, or use tests/run"
+            )));
+        }
+    }
+    Ok(())
+}
+
+const RESOURCE_AGENTS: (&str, &str) = ("/usr/lib/ocf/resource.d/heartbeat/IPaddr2", "resource-agents");
+
+/// A filesystem on a device of its own, as long as the test lasts.
+struct Volume(String);
+
+impl Volume {
+    fn new(dir: &Path, name: &str) -> Volume {
+        let file = dir.join(name);
+        fs::File::create(&file).and_then(|f| f.set_len(256 << 20)).unwrap();
+        run("mkfs.ext4", &["-q", file.to_str().unwrap()]);
+        Volume(run("losetup", &["--find", "--show", file.to_str().unwrap()]).trim().to_owned())
+    }
+
+    /// Fills it, while it is mounted at a place.
+    fn fill(&self, at: &Path, fill: impl FnOnce()) {
+        run("mount", &[&self.0, at.to_str().unwrap()]);
+        fill();
+        run("umount", &[at.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+fn run(command: &str, arguments: &[&str]) -> String {
+    let output = Command::new(command).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{command} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What all agents of the package say of themselves is understood.
+#[test]
+fn the_meta_data_of_every_installed_agent_are_read() -> Result<()> {
+    need(&[RESOURCE_AGENTS])?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let directories = Directories { run: PathBuf::from("/nowhere"), logs: PathBuf::from("/nowhere"), cgroups: None };
+    let mut read = 0;
+    for entry in fs::read_dir(Path::new(ROOT).join("resource.d/heartbeat"))? {
+        let entry = entry?;
+        let agent = entry.file_name().to_string_lossy().into_owned();
+        // Names with a dot before them are those of what agents share.
+        if agent.starts_with('.') || fs::metadata(entry.path())?.permissions().mode() & 0o111 == 0 {
+            continue;
+        }
+        let ocf = Ocf::new(
+            OcfSpec::new(AgentName { provider: "heartbeat".to_owned(), agent: agent.clone() }),
+            directories.clone(),
+        );
+        // Without its required parameters, and so not ready, but understood.
+        let said = runtime.block_on(ocf.ready()).err().map(|failed| failed.0).unwrap_or_default();
+        assert!(said.is_empty() || said.contains("is required"), "{agent}: {said}");
+        read += 1;
+    }
+    eprintln!("{read} agents were read");
+    assert!(read > 50, "{read}");
+    Ok(())
+}
+
+/// What a web server on a node answers.
+fn page(cluster: &Cluster, node: &str, address: &str, port: u16) -> std::result::Result<String, String> {
+    let ask = format!("exec 3<>/dev/tcp/{address}/{port} && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3");
+    let output = cluster.node(node).run("bash", &["-c", &ask]).map_err(|trouble| trouble.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if text.contains("200 OK") { Ok(text) } else { Err(format!("{text} {said}")) }
+}
+
+/// How many rows a database on a node has.
+fn rows(cluster: &Cluster, node: &str) -> std::result::Result<String, String> {
+    let query = [
+        "-h",
+        "10.77.0.111",
+        "-U",
+        "postgres",
+        "-qAt",
+        "-c",
+        "INSERT INTO rows SELECT count(*) FROM rows RETURNING number",
+    ];
+    let output = cluster.node(node).run("psql", &query).map_err(|trouble| trouble.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(said.into_owned())
+    }
+}
+
+/// The pid of the web server of a node, which its agent did not start anew if it stays the same.
+fn web_server(cluster: &Cluster, node: &str) -> String {
+    let output = cluster.node(node).run("cat", &["/run/web.pid"]).unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Result<()> {
+    need(&[RESOURCE_AGENTS, ("/usr/sbin/nginx", "nginx"), ("/etc/init.d/nginx", "nginx")])?;
+    let postgres = database::programs()?;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let (web, data) = (Volume::new(dir, "web.img"), Volume::new(dir, "data.img"));
+    let (web_at, data_at) = (dir.join("web"), dir.join("data"));
+    fs::create_dir(&web_at).unwrap();
+    fs::create_dir(&data_at).unwrap();
+    web.fill(&web_at, || fs::write(web_at.join("index.html"), "from the volume\n").unwrap());
+    data.fill(&data_at, || database::create(&data_at).unwrap());
+    let (web_at, data_at) = (web_at.to_string_lossy(), data_at.to_string_lossy());
+    let configuration = dir.join("nginx.conf");
+    let text = format!(
+        "pid /run/web.pid;\nerror_log /run/web.log;\nevents {{}}\n\
+         http {{ access_log off; server {{ listen 10.77.0.110:8080; root {web_at}; }} }}\n"
+    );
+    fs::write(&configuration, text).unwrap();
+    let configuration = configuration.to_string_lossy();
+    let hierarchies = [
+        (
+            "web",
+            format!(
+                r#"Hierarchy(name: "web", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [
+                    Ocf(name: "files", agent: "Filesystem", params: {{"device": "{}", "directory": "{web_at}", "fstype": "ext4"}}),
+                    Ocf(name: "vip", agent: "ocf:heartbeat:IPaddr2", params: {{"ip": "10.77.0.110", "cidr_netmask": 24, "nic": "eth0"}},
+                        monitoring: (every: "1s")),
+                    Ocf(name: "server", agent: "nginx", params: {{"httpd": "/usr/sbin/nginx", "configfile": "{configuration}"}},
+                        monitoring: (every: "1s")),
+                    Ocf(name: "last", agent: "Dummy"),
+                ])"#,
+                web.0
+            ),
+        ),
+        (
+            "database",
+            format!(
+                r#"Hierarchy(name: "database", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [
+                    Ocf(name: "files", agent: "Filesystem", params: {{"device": "{}", "directory": "{data_at}", "fstype": "ext4"}}),
+                    Ocf(name: "vip", agent: "IPaddr2", params: {{"ip": "10.77.0.111", "cidr_netmask": 24, "nic": "eth0"}}),
+                    Ocf(name: "postgres", agent: "pgsql", params: {{"pgctl": "{postgres}/pg_ctl", "psql": "{postgres}/psql",
+                        "pgdata": "{data_at}/main", "socketdir": "/tmp"}}),
+                ])"#,
+                data.0
+            ),
+        ),
+        (
+            "old",
+            r#"Hierarchy(name: "old", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [
+                Lsb(name: "nginx", script: "nginx", monitoring: (every: "1s")),
+            ])"#
+            .to_owned(),
+        ),
+    ];
+    let cluster = Cluster::new(Lab::with_nodes(&["alpha", "beta"]), 1, &hierarchies)?;
+    // What an administrator sees beforehand.
+    let checked = cluster.lab().node("alpha").run(&ha()?, &["--config", "/run/lab/etc", "check", "--node", "alpha"])?;
+    eprintln!("{}", String::from_utf8_lossy(&checked.stdout));
+    cluster.start()?;
+    let serves = |node: &str| {
+        ["web", "database", "old"].iter().for_each(|name| cluster.until_placed(name, node));
+        let text = eventually("the web server answers", || page(&cluster, node, "10.77.0.110", 8080));
+        assert!(text.contains("from the volume"), "{text}");
+        eventually("the old web server answers", || page(&cluster, node, "127.0.0.1", 80));
+        eventually("the database answers", || rows(&cluster, node))
+    };
+    assert_eq!(serves("alpha"), "0");
+
+    // L5: the agent is killed, and what it started runs on.
+    let before = web_server(&cluster, "alpha");
+    assert!(cluster.node("alpha").kill_agent()?);
+    cluster.until_heard("beta", "alpha", "alive");
+    assert_eq!(serves("alpha"), "1");
+    assert_eq!(web_server(&cluster, "alpha"), before, "the web server was restarted");
+
+    // A program that dies is restarted in place.
+    cluster.node("alpha").run("kill", &["-9", &before])?;
+    eventually("the web server is a new one", || {
+        let now = web_server(&cluster, "alpha");
+        if !now.is_empty() && now != before { Ok(()) } else { Err(now) }
+    });
+    cluster.until_placed("web", "alpha");
+
+    // Handed over in order, and taken over after a loss of power.
+    for name in ["web", "database", "old"] {
+        cluster.ha(cluster.node("alpha"), &["move", name, "beta"])?;
+    }
+    assert_eq!(serves("beta"), "2");
+    let addresses = cluster.node("alpha").run("ip", &["-4", "addr", "show", "eth0"])?;
+    let addresses = String::from_utf8_lossy(&addresses.stdout).into_owned();
+    assert!(!addresses.contains("10.77.0.11"), "{addresses}");
+    cluster.node("beta").power_off()?;
+    assert_eq!(serves("alpha"), "3");
+    Ok(())
+}
+
+fn ha() -> Result<String> {
+    Ok(ha_tests::program("ha")?.to_string_lossy().into_owned())
+}
