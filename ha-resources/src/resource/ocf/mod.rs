@@ -1,8 +1,7 @@
 //! A resource whose operations are those of an OCF resource agent, API 1.0 or 1.1.
 //!
-//! Source: the Open Cluster Framework's resource agent API 1.1. Decides in what environment an agent runs, what its exit codes mean
-//! ([`codes`]), that none outlives its time, and that what its start left running is gone after a stop (where there are control
-//! groups). An agent is only started, never promoted. Leaves what it does to the agent, and which parameters it has to its
+//! Source: the Open Cluster Framework's resource agent API 1.1. Decides in what environment an agent runs, what its exit codes mean,
+//! that none outlives its time, and that what its start left running is gone after a stop (where there are control groups). An agent is only started, never promoted. Leaves what it does to the agent, and which parameters it has to its
 //! meta-data.
 
 mod codes;
