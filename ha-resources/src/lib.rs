@@ -8,6 +8,7 @@ pub mod clock;
 mod command;
 mod deadline;
 pub mod fence;
+pub mod kernel_log;
 pub mod kinds;
 mod log_file;
 mod mounts;

@@ -10,7 +10,10 @@ use ha_core::hierarchy::{Diagnostics, Fields, Source, Value, read_value};
 use ha_core::name::{LockAreaName, NodeName};
 use ha_core::time::Span;
 
-use super::{AreaSettings, Config, FlightSettings, LogFormat, LogSettings, NodeSettings, WardenAct, WatchdogSettings};
+use super::{
+    AreaSettings, Config, FlightSettings, LogFormat, LogSettings, NodeSettings, OnKernelFault, WardenAct,
+    WatchdogSettings,
+};
 use crate::api::SocketOptions;
 
 /// Where nothing else is configured.
@@ -47,6 +50,11 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         }
         let lock_areas = fields.value("lock_areas").map_or(Some(Vec::new()), read_areas);
         let watchdog = fields.value("watchdog").map_or(Some(WatchdogSettings::None), read_watchdog);
+        let on_kernel_fault = fields.value("on_kernel_fault").map_or(Some(OnKernelFault::Report), read_on_kernel_fault);
+        if on_kernel_fault == Some(OnKernelFault::Reset) && watchdog == Some(WatchdogSettings::None) {
+            let help = "set `watchdog`, or `on_kernel_fault: Drain`".to_owned();
+            fields.problem("on_kernel_fault", "there is no watchdog that could reset this machine", Some(help));
+        }
         let run_dir: PathBuf = absolute(&mut fields, "run_dir", RUN_DIR);
         let state_dir = absolute(&mut fields, "state_dir", STATE_DIR);
         let log_dir = absolute(&mut fields, "log_dir", LOG_DIR);
@@ -66,6 +74,7 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
             keys,
             lock_areas: lock_areas?,
             watchdog: watchdog?,
+            on_kernel_fault: on_kernel_fault?,
             run_dir,
             state_dir,
             log_dir,
@@ -263,6 +272,18 @@ fn read_flight_recorder(value: Value<'_>) -> Option<FlightSettings> {
     };
     fields.finish();
     Some(read)
+}
+
+fn read_on_kernel_fault(value: Value<'_>) -> Option<OnKernelFault> {
+    match value.text() {
+        "Report" => Some(OnKernelFault::Report),
+        "Drain" => Some(OnKernelFault::Drain),
+        "Reset" => Some(OnKernelFault::Reset),
+        other => {
+            value.unknown_name("consequence", other, &["Report", "Drain", "Reset"]);
+            None
+        }
+    }
 }
 
 fn read_act(value: Value<'_>) -> Option<WardenAct> {

@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) lock_areas: Vec<AreaSettings>,
     /// What stops this node when its agent cannot.
     pub(crate) watchdog: WatchdogSettings,
+    /// What follows when the kernel says that it is broken.
+    pub(crate) on_kernel_fault: OnKernelFault,
     /// For what must not outlive a reboot.
     pub(crate) run_dir: PathBuf,
     /// For what must.
@@ -50,6 +52,17 @@ pub(crate) struct Config {
     pub(crate) max_recoveries: Option<usize>,
     /// What is kept to be replayed.
     pub(crate) flight_recorder: FlightSettings,
+}
+
+/// What follows when the kernel says that it is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnKernelFault {
+    /// The operator is told.
+    Report,
+    /// The node goes into standby: it hands over what others can serve, and takes nothing.
+    Drain,
+    /// The watchdog resets the machine.
+    Reset,
 }
 
 /// What is kept of what the agent was told and did, to be replayed.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, FlightSettings, WardenAct, WatchdogSettings, agent, read};
+use super::{Config, FlightSettings, OnKernelFault, WardenAct, WatchdogSettings, agent, read};
 use ha_core::hierarchy::Source;
 
 const GOOD: &str = r#"(
@@ -56,6 +56,9 @@ fn the_flight_recorder_is_on_unless_it_is_switched_off() {
     let with = |field: &str| GOOD.replace("watchdog: Warden", &format!("{field}\n    watchdog: Warden"));
     assert_eq!(config(GOOD).flight_recorder, FlightSettings::Ring { mebibytes: 64 });
     assert_eq!(config(&with("flight_recorder: Off,")).flight_recorder, FlightSettings::Off);
+    assert_eq!(config(&with("on_kernel_fault: Drain,")).on_kernel_fault, OnKernelFault::Drain);
+    assert_eq!(config(&with("watchdog: Warden, on_kernel_fault: Reset,")).on_kernel_fault, OnKernelFault::Reset);
+    assert!(mistakes(&with("on_kernel_fault: Reset,")).concat().contains("no watchdog that could reset"));
     let large = config(&with("flight_recorder: Ring(mebibytes: 256),"));
     assert_eq!(large.flight_recorder, FlightSettings::Ring { mebibytes: 256 });
     let wrong = mistakes(&with("flight_recorder: Ring(mebibytes: 1),"));

@@ -160,6 +160,7 @@ fn needs_restart(now: &Config, file: &Config) -> Vec<String> {
         ("keys (the path)", now.keys != file.keys),
         ("lock_areas", now.lock_areas != file.lock_areas),
         ("watchdog", now.watchdog != file.watchdog),
+        ("on_kernel_fault", now.on_kernel_fault != file.on_kernel_fault),
         ("run_dir", now.run_dir != file.run_dir),
         ("state_dir", now.state_dir != file.state_dir),
         ("log_dir", now.log_dir != file.log_dir),

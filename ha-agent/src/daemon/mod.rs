@@ -5,6 +5,7 @@
 
 mod agent;
 mod areas;
+mod kernel;
 mod lock_file;
 mod log;
 mod parts;
@@ -150,11 +151,13 @@ async fn live(
     })?;
     let server = tokio::spawn(server);
     let companion = tokio::spawn(supervisor::accompany(running.clone()));
+    let listener = tokio::spawn(kernel::listen(running.clone()));
     tracing::info!(socket = %socket.path.display(), "{me} of cluster {} is ready", running.config.cluster);
     supervisor::ready();
     let end = until_the_end(&node, &running, &mut signals).await;
     wind_up(&node, &running, end).await;
     companion.abort();
+    listener.abort();
     server.abort();
     let _ = server.await;
     Ok((end, log))

@@ -58,7 +58,7 @@ pub(crate) struct RegistrationView {
 impl RegistrationView {
     fn of(keyring: &Keyring, one: &Registration) -> RegistrationView {
         let seen = SeenKey { key: one.key, known: keyring.decode(one.key) };
-        let initiator = clean(&one.initiator.to_string()).to_string();
+        let initiator = clean(&one.initiator.to_string());
         RegistrationView { key: key_view(keyring, seen), initiator, port: one.port, holds: one.holds }
     }
 

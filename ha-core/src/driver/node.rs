@@ -28,6 +28,8 @@ pub(super) enum Request {
     Events(oneshot::Sender<Vec<Event>>),
     Keys(KeyRing),
     Reload { members: Vec<Member>, mode: Reload, answer: oneshot::Sender<ReloadReport> },
+    Trouble { part: String, trouble: Option<String> },
+    Reset(String),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -97,6 +99,16 @@ impl Node {
     /// Compares the hierarchies with new definitions and, if asked to, goes over to them. What did not change is not touched.
     pub async fn reload(&self, members: Vec<Member>, mode: Reload) -> Result<ReloadReport, Gone> {
         self.ask(|answer| Request::Reload { members, mode, answer }).await
+    }
+
+    /// Something is wrong with a part of this machine, in words, or not any more: it is among the node's problems until then.
+    pub async fn complain(&self, part: &str, trouble: Option<String>) -> Result<(), Gone> {
+        self.control.send(Request::Trouble { part: part.to_owned(), trouble }).await.map_err(|_| Gone)
+    }
+
+    /// Has the watchdog reset this machine. Where there is none, or it cannot, that is among the node's problems.
+    pub async fn reset(&self, why: String) -> Result<(), Gone> {
+        self.control.send(Request::Reset(why)).await.map_err(|_| Gone)
     }
 
     /// Ends the node and leaves everything that it serves running, for its next life to adopt. Where leases are used, that life

@@ -318,6 +318,10 @@ impl Run {
             Request::Reload { members, mode, answer } => {
                 let _ = answer.send(self.reload(members, mode));
             }
+            Request::Trouble { part, trouble } => {
+                let _ = self.inputs.send(Input::Trouble { part, trouble });
+            }
+            Request::Reset(why) => self.reset(why),
             Request::Shutdown(done) => {
                 let _ = done.send(());
             }
