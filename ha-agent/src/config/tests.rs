@@ -56,14 +56,22 @@ fn the_flight_recorder_is_on_unless_it_is_switched_off() {
     let with = |field: &str| GOOD.replace("watchdog: Warden", &format!("{field}\n    watchdog: Warden"));
     assert_eq!(config(GOOD).flight_recorder, FlightSettings::Ring { mebibytes: 64 });
     assert_eq!(config(&with("flight_recorder: Off,")).flight_recorder, FlightSettings::Off);
-    assert_eq!(config(&with("on_kernel_fault: Drain,")).on_kernel_fault, OnKernelFault::Drain);
-    assert_eq!(config(&with("watchdog: Warden, on_kernel_fault: Reset,")).on_kernel_fault, OnKernelFault::Reset);
-    assert!(mistakes(&with("on_kernel_fault: Reset,")).concat().contains("no watchdog that could reset"));
     let large = config(&with("flight_recorder: Ring(mebibytes: 256),"));
     assert_eq!(large.flight_recorder, FlightSettings::Ring { mebibytes: 256 });
     let wrong = mistakes(&with("flight_recorder: Ring(mebibytes: 1),"));
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0].contains("mebibytes is 1: expected 4 to 65536"), "{wrong:?}");
+}
+
+#[test]
+fn a_broken_kernel_is_reported_unless_more_is_asked_for() {
+    let with = |field: &str| GOOD.replace("watchdog: Warden", &format!("{field}\n    watchdog: Warden"));
+    assert_eq!(config(GOOD).on_kernel_fault, OnKernelFault::Report);
+    assert_eq!(config(&with("on_kernel_fault: Drain,")).on_kernel_fault, OnKernelFault::Drain);
+    assert_eq!(config(&with("on_kernel_fault: Reset,")).on_kernel_fault, OnKernelFault::Reset);
+    let unguarded = with("on_kernel_fault: Reset,").replace("Warden(on_expiry: KillElseReset)", "None");
+    assert!(mistakes(&unguarded).concat().contains("there is no watchdog that could reset"), "{unguarded}");
+    assert!(mistakes(&with("on_kernel_fault: Panic,")).concat().contains("`Panic`"));
 }
 
 #[test]

@@ -60,7 +60,11 @@ impl World {
             self.violates(Invariant::S5, what);
         }
         let held = self.observer.tenancies.get(&h);
-        let held = held.is_some_and(|t| t.node == before && t.boot == self.nodes[before].boot && !t.released);
+        // One that has found out that it could not prove it any more has nothing to defend, though its reservation is still there.
+        let held = held.is_some_and(|t| {
+            let its = t.node == before && t.boot == self.nodes[before].boot && !t.released;
+            its && self.goes_by(before, h) == Some(t.epoch)
+        });
         if let Some(by) = by.filter(|by| *by != before && disk == 0 && held)
             && self.is_there(before, h)
         {

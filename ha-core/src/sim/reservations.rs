@@ -68,6 +68,11 @@ impl World {
         }
     }
 
+    /// The tenure that a node's own machine goes by.
+    pub(super) fn goes_by(&self, n: usize, h: usize) -> Option<Epoch> {
+        self.nodes[n].agent.as_ref()?.reservations.get(&h)?.desk.held()
+    }
+
     fn reservation(&mut self, n: usize, h: usize) -> Option<&mut OnNode> {
         self.nodes[n].agent.as_mut()?.reservations.get_mut(&h)
     }

@@ -508,6 +508,8 @@ impl World {
         if node.agent.take().is_none() {
             return;
         }
+        let wanted: Vec<bool> = (0..self.setup.hierarchies.len()).map(|h| self.is_wanted_on(n, h)).collect();
+        let node = &mut self.nodes[n];
         node.life += 1;
         let paused = std::mem::take(&mut node.paused);
         node.waiting.retain(|waiting| matches!(waiting, Waiting::Machine(..)));
@@ -521,7 +523,7 @@ impl World {
         let luns = &self.luns;
         let has_disks = |h: usize| luns[h].iter().all(|lun| lun.holder == Some(n) && lun.is_well_for(n));
         let served: Vec<usize> = (0..node.parts.len())
-            .filter(|_| fit)
+            .filter(|h| fit && wanted[*h])
             .filter(|h| {
                 let well =
                     node.parts[*h].iter().all(|p| p.real == Real::Running && p.up && p.behaviour == Behaviour::Well);
@@ -533,6 +535,19 @@ impl World {
         }
         self.observer.agent_killed(self.now, n, served.into_iter());
         self.observe_fitness(n);
+    }
+
+    /// Whether no operator has asked another node for something that has this one stop it when it hears of that.
+    fn is_wanted_on(&self, n: usize, h: usize) -> bool {
+        let (me, name) = (&self.nodes[n].name, &self.setup.hierarchies[h].hierarchy.name);
+        self.nodes.iter().filter_map(|other| Some((other, other.agent.as_ref()?))).all(|(other, agent)| {
+            let snapshot = agent.engine.snapshot(other.time(self.now));
+            let directive = snapshot.hierarchies.iter().find(|view| view.name == *name).map(|view| &view.directive);
+            directive.is_none_or(|wish| {
+                let stays = !wish.stopped && !wish.maintenance && wish.quarantined.is_none();
+                stays && wish.pin.as_ref().is_none_or(|pin| pin == me)
+            })
+        })
     }
 
     pub(super) fn let_run(&mut self, n: usize) {

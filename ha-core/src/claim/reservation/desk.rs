@@ -48,6 +48,12 @@ impl<W> Desk<W> {
         self.machine.next_deadline()
     }
 
+    /// The tenure that is held, if one is.
+    #[cfg(feature = "sim")]
+    pub(crate) fn held(&self) -> Option<Epoch> {
+        self.machine.held()
+    }
+
     /// Whether the claim is held, as is known now.
     pub(crate) fn uphold(&mut self, now: Time, epoch: Epoch) -> Result<Tenure, Loss> {
         self.machine.handle(now, Input::Tick);
