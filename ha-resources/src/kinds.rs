@@ -18,7 +18,9 @@ use crate::resource::filesystem::{Filesystem, FilesystemSpec};
 use crate::resource::lsb::{Lsb, LsbSpec};
 use crate::resource::ocf::{Ocf, OcfSpec};
 use crate::resource::process::{Process, ProcessSpec};
+use crate::resource::systemd::{Systemd, SystemdSpec};
 use crate::resource::{Advice, Directories};
+use crate::systemd::ServiceManager;
 
 /// All kinds of this crate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +41,8 @@ pub enum ResourceDefinition {
     Ocf(OcfSpec),
     /// An init script.
     Lsb(LsbSpec),
+    /// A unit of the service manager.
+    Systemd(SystemdSpec),
 }
 
 impl ResourceDefinition {
@@ -49,6 +53,7 @@ impl ResourceDefinition {
             ResourceDefinition::Exec(spec) => Arc::new(Exec::new(spec, directories.clone())),
             ResourceDefinition::Filesystem(spec) => Arc::new(Filesystem::new(spec)),
             ResourceDefinition::Address(spec) => Arc::new(Address::new(spec)),
+            ResourceDefinition::Systemd(spec) => Arc::new(Systemd::new(spec, ServiceManager::of_machine())),
             ResourceDefinition::Ocf(spec) => Arc::new(Ocf::new(spec, directories.clone())),
             ResourceDefinition::Lsb(spec) => Arc::new(Lsb::new(spec, directories.clone())),
         }
@@ -63,7 +68,8 @@ impl ResourceDefinition {
             ResourceDefinition::Process(_)
             | ResourceDefinition::Exec(_)
             | ResourceDefinition::Filesystem(_)
-            | ResourceDefinition::Address(_) => Vec::new(),
+            | ResourceDefinition::Address(_)
+            | ResourceDefinition::Systemd(_) => Vec::new(),
         }
     }
 }
@@ -114,7 +120,7 @@ impl Kinds for Builtin {
     type Probe = ProbeDefinition;
 
     fn resource_kinds(&self) -> &[&'static str] {
-        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb"]
+        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd"]
     }
 
     fn claim_kinds(&self) -> &[&'static str] {
@@ -133,6 +139,7 @@ impl Kinds for Builtin {
             "Address" => AddressSpec::read(fields).map(ResourceDefinition::Address),
             "Ocf" => OcfSpec::read(fields).map(ResourceDefinition::Ocf),
             "Lsb" => LsbSpec::read(fields).map(ResourceDefinition::Lsb),
+            "Systemd" => SystemdSpec::read(fields).map(ResourceDefinition::Systemd),
             _ => None,
         }
     }

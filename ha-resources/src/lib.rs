@@ -17,6 +17,7 @@ pub mod probe;
 mod proc;
 mod process_group;
 pub mod resource;
+pub mod systemd;
 #[cfg(test)]
 mod test_support;
 pub mod urgency;

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use ha_core::driver::{Ended, FlightFiles, Node};
+use ha_core::engine::{Ask, Command, Refused};
 use ha_core::hierarchy::Loaded;
 use ha_core::name::{BootId, NodeName};
 use ha_resources::kinds::Builtin;
@@ -165,6 +166,7 @@ async fn live(
 
 /// Carries on until the node is drained or a signal says so; reloads on SIGHUP.
 async fn until_the_end(node: &Node, running: &Arc<Running>, signals: &mut Signals) -> Exit {
+    let mut draining = false;
     loop {
         tokio::select! {
             how = node.finished() => {
@@ -178,11 +180,30 @@ async fn until_the_end(node: &Node, running: &Arc<Running>, signals: &mut Signal
                 tracing::error!("this agent ends: {who}");
                 return Exit::Refused;
             }
-            _ = signals.terminate.recv() => return Exit::Done,
+            _ = signals.terminate.recv() => {
+                // A second one means at once.
+                if draining || !supervisor::machine_goes_down().await {
+                    return Exit::Done;
+                }
+                draining = true;
+                if let Err(refused) = drain(node).await {
+                    tracing::error!("the machine goes down, and this agent cannot hand over what it serves: {refused}");
+                    return Exit::Done;
+                }
+            }
             _ = signals.interrupt.recv() => return Exit::Done,
             _ = signals.hang_up.recv() => reload(running.as_ref()).await,
         }
     }
+}
+
+/// Asks for everything that is served here to be handed over or stopped; the node then ends by itself.
+async fn drain(node: &Node) -> Result<(), Refused> {
+    let reason = "the machine goes down";
+    tracing::info!("{reason}: what is served here is handed over, or stopped in order");
+    supervisor::stopping("the machine goes down: handing over");
+    let by = format!("the service manager of {}", node.name());
+    node.command(None, Command { what: Ask::Drain, by, reason: reason.to_owned() }).await.map(drop)
 }
 
 /// Waits until it is known that another agent has this node's name.

@@ -1,10 +1,12 @@
-//! What the agent tells its supervisor (systemd's sd_notify(3)): that it is ready, that its loop turns, how things stand.
+//! What the agent tells its supervisor (systemd's sd_notify(3)): that it is ready, that its loop turns, how things stand. And what it asks of
+//! it: whether the whole machine goes down.
 //!
 //! Without a supervisor all of it does nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use ha_resources::systemd::{ServiceManager, SystemState};
 use sd_notify::NotifyState;
 
 use crate::api::Agent;
@@ -20,6 +22,17 @@ pub(crate) fn ready() {
 /// About to end.
 pub(crate) fn stopping(why: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(why)]);
+}
+
+/// Whether systemd stops everything because the machine goes down, or is booted anew. Not where no systemd runs, or it does not answer.
+pub(crate) async fn machine_goes_down() -> bool {
+    match ServiceManager::of_machine().state().await {
+        Ok(state) => state == SystemState::Stopping,
+        Err(error) => {
+            tracing::debug!(%error, "taken for a restart of the agent alone");
+            false
+        }
+    }
 }
 
 fn tell(states: &[NotifyState<'_>]) {

@@ -10,6 +10,7 @@ pub mod ocf;
 pub mod process;
 mod read;
 mod started;
+pub mod systemd;
 
 use std::path::PathBuf;
 

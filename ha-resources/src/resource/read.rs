@@ -14,6 +14,8 @@ use nix::sys::signal::Signal;
 use super::exec::ExecSpec;
 use super::filesystem::{FilesystemSpec, Fsck, MountPoint};
 use super::process::{Check, FoundOn, ProcessSpec, Ready};
+use super::systemd::SystemdSpec;
+use crate::systemd::UnitName;
 
 const COMMAND: &str = "a list of a program and its arguments, such as [\"/usr/bin/app\", \"--port\", \"80\"]";
 const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:80\"";
@@ -113,6 +115,26 @@ impl FilesystemSpec {
             fsck: fsck?,
             mount_point: mount_point?,
         })
+    }
+}
+
+impl SystemdSpec {
+    /// Reads the fields of `Systemd(…)`. `None` if something is wrong, which was reported.
+    ///
+    /// ```ron
+    /// Systemd(name: "nginx", unit: "nginx.service")
+    /// ```
+    pub fn read(fields: &mut Fields<'_>) -> Option<SystemdSpec> {
+        let expected = "the name of a service unit, such as \"nginx.service\"";
+        let value = fields.required_value("unit", expected)?;
+        let name: String = value.read(expected)?;
+        match UnitName::new(&name) {
+            Ok(unit) => Some(SystemdSpec { unit }),
+            Err(wrong) => {
+                value.problem(&wrong.to_string(), None);
+                None
+            }
+        }
     }
 }
 
@@ -275,6 +297,22 @@ mod tests {
         let (found, said) = read(r#"Exec(start: ["up"], monitor: [""])"#, ExecSpec::read);
         assert_eq!(found, None);
         assert!(said.contains("lacks the field `stop`") && said.contains("no program"), "{said}");
+    }
+
+    #[test]
+    fn a_unit_is_read_and_a_wrong_name_is_told_at_its_place() {
+        let (found, said) = read(r#"Systemd(unit: "nginx.service")"#, SystemdSpec::read);
+        assert_eq!(said, "");
+        assert_eq!(found.unwrap().unit.as_str(), "nginx.service");
+        for (text, expected) in [
+            ("Systemd()", "lacks the field `unit`"),
+            (r#"Systemd(unit: "nginx")"#, "\"nginx.service\""),
+            (r#"Systemd(unit: 7)"#, "the name of a service unit"),
+            (r#"Systemd(unit: "nginx.service", uint: "x")"#, "did you mean `unit`?"),
+        ] {
+            let (_, said) = read(text, SystemdSpec::read);
+            assert!(said.contains(expected), "{expected} is missing in {said}");
+        }
     }
 
     #[test]
