@@ -57,12 +57,12 @@ impl Machine {
         unit("ha.service.d/50-lab.conf", &lines.join("\n"));
         // The network is there already, and nothing of this machine is to be asked for it.
         symlink("/dev/null", run.join("systemd/system/network-online.target")).unwrap();
-        // The storage: the shipped unit of the agent is ordered after it.
+        // The storage: what remote filesystems need, which the shipped unit of the agent is ordered after.
         let goes = tell("storage goes");
         unit(
-            "iscsi.service",
+            "lab-storage.service",
             &format!(
-                "[Unit]\n{BARE}[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sh -c '{goes}'\n"
+                "[Unit]\nAfter=local-fs.target\nBefore=remote-fs.target\n{BARE}[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sh -c '{goes}'\n"
             ),
         );
         let (starts, stops) =
@@ -75,7 +75,10 @@ impl Machine {
                 stops.replace("$(", "$$(")
             ),
         );
-        unit("lab.target", "[Unit]\nDefaultDependencies=no\nWants=iscsi.service\nAllowIsolate=yes\n");
+        unit(
+            "lab.target",
+            "[Unit]\nDefaultDependencies=no\nWants=lab-storage.service local-fs.target remote-fs.target\nAllowIsolate=yes\n",
+        );
         let group = cgroups.join(format!("ha-test-shutdown-{}-{name}", std::process::id()));
         fs::create_dir(&group).unwrap();
         let outer = Command::new("sh")
@@ -203,7 +206,7 @@ fn a_machine_that_is_shut_down_hands_over_while_its_storage_is_there() {
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let shared = place.path().join("shared");
     fs::create_dir(&shared).unwrap();
-    fs::write(shared.join("area"), vec![0; 16 << 20]).unwrap();
+    fs::write(shared.join("area"), vec![0; 32 << 20]).unwrap();
     let log = || fs::read_to_string(shared.join("log")).unwrap_or_default();
 
     let mut alpha = Machine::start(place.path(), &cgroups, "alpha");
