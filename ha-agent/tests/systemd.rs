@@ -1,6 +1,8 @@
 //! Two machines that a real systemd runs, as process number 1 of namespaces of their own: the agent under its own unit serves another unit,
 //! is restarted, and hands it over when its machine is shut down, while the storage is still there.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic, in what it is made of too")]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -307,7 +307,7 @@ mod tests {
         for (text, expected) in [
             ("Systemd()", "lacks the field `unit`"),
             (r#"Systemd(unit: "nginx")"#, "\"nginx.service\""),
-            (r#"Systemd(unit: 7)"#, "the name of a service unit"),
+            (r"Systemd(unit: 7)", "the name of a service unit"),
             (r#"Systemd(unit: "nginx.service", uint: "x")"#, "did you mean `unit`?"),
         ] {
             let (_, said) = read(text, SystemdSpec::read);

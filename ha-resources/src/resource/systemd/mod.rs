@@ -15,6 +15,7 @@ mod job;
 mod tests;
 mod unit;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use ha_core::driver::{Context, Failed, Found, KillHandle, Resource, Verdict};
 
 use self::drop_in::Changed;
 use self::job::{End, Mode, Verb};
-use self::unit::{Active, Alone, Standing, Unit};
+use self::unit::{ActiveState, Alone, Standing, Unit};
 use crate::command::{self, Program, most_of};
 use crate::systemd::{Link, NotSaid, ServiceManager, SystemState, UNIT_INTERFACE, UnitName, object_of, slice_path};
 use crate::{cgroup, proc, process_group};
@@ -146,7 +147,7 @@ impl Systemd {
         self.take_over(&link, &unit).await?;
         let group = unit.group(root).await?;
         self.expect_group(&group)?;
-        if unit.standing().await?.active == Active::Failed {
+        if unit.standing().await?.active == ActiveState::Failed {
             link.manager("ResetFailedUnit", &self.unit.as_str()).await?;
         }
         let end = job::carry_out(&self.manager, &self.unit, Verb::Start, Mode::Replace).await?;
@@ -169,9 +170,10 @@ impl Systemd {
             };
         }
         let mut why = format!("the start job of {} {end}, and it is {standing}", self.unit);
-        if standing.active == Active::Inactive && matches!(end, End::Done | End::Skipped) {
+        if standing.active == ActiveState::Inactive && matches!(end, End::Done | End::Skipped) {
             // Systemd forgets such a unit at once, and with it which of the two it was.
-            why += &format!(
+            let _ = write!(
+                why,
                 ": it has ended already (Type=oneshot needs RemainAfterExit=yes to be in service after that), or a Condition…= of it does \
                  not hold on this node: `systemctl status {}`",
                 self.unit
@@ -330,19 +332,19 @@ impl Systemd {
         };
         let mut said = format!("{} was not {what} within {limit:?}", self.unit);
         if let Ok(Ok((standing, kind))) = tokio::time::timeout(within, look).await {
-            said += &format!(": it is {standing}");
+            let _ = write!(said, ": it is {standing}");
             said += match (standing.active, kind.as_str()) {
-                (Active::Activating, "notify" | "notify-reload") => {
+                (ActiveState::Activating, "notify" | "notify-reload") => {
                     ", and has not told systemd that it is ready (Type=notify: sd_notify(3), READY=1)"
                 }
-                (Active::Activating, "forking") => ", and has not gone into the background (Type=forking)",
+                (ActiveState::Activating, "forking") => ", and has not gone into the background (Type=forking)",
                 _ => "",
             };
         }
         let left = self.manager.cgroups().map(|root| vec![KillHandle::Cgroup(self.best_known_group(root))]);
         let left = left.and_then(|groups| process_group::members(&groups).ok()).filter(|left| !left.is_empty());
         if let Some(left) = left {
-            said += &format!("; it runs {}", proc::list(&left));
+            let _ = write!(said, "; it runs {}", proc::list(&left));
         }
         Failed(said)
     }
@@ -361,7 +363,7 @@ impl Systemd {
         let unit = Unit::new(&link, &self.unit);
         let mut changes = link.changes(&object_of(self.unit.as_str())).await?;
         let mut active = unit.standing().await?.active;
-        while active.runs() || active == Active::Activating {
+        while active.runs() || active == ActiveState::Activating {
             let signal =
                 changes.next().await.ok_or_else(|| NotSaid::Lost("systemd closed the connection".to_owned()))??;
             active = active_state(&signal)?.unwrap_or(active);
@@ -395,7 +397,7 @@ impl Systemd {
 }
 
 /// The new `ActiveState`, if a signal of changed properties tells one.
-fn active_state(signal: &zbus::Message) -> Result<Option<Active>, NotSaid> {
+fn active_state(signal: &zbus::Message) -> Result<Option<ActiveState>, NotSaid> {
     let body = signal.body();
     let (interface, mut changed, _): (String, std::collections::HashMap<String, zbus::OwnedVariant>, Vec<String>) =
         body.deserialize()?;
@@ -403,7 +405,7 @@ fn active_state(signal: &zbus::Message) -> Result<Option<Active>, NotSaid> {
         return Ok(None);
     }
     let state = changed.remove("ActiveState").map(String::try_from).transpose()?;
-    Ok(state.as_deref().map(Active::parse))
+    Ok(state.as_deref().map(ActiveState::parse))
 }
 
 fn describe(unit: &UnitName, standing: &Standing, ending: Option<&str>) -> String {

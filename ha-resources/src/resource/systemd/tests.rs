@@ -128,6 +128,7 @@ impl Machine {
         None
     }
 
+    #[expect(clippy::unused_self, reason = "who has a machine is inside of it")]
     fn manager(&self) -> ServiceManager {
         ServiceManager::of_machine()
     }

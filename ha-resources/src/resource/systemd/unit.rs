@@ -19,7 +19,7 @@ pub(super) struct Unit<'a> {
 
 /// Whether a unit runs (its `ActiveState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Active {
+pub(super) enum ActiveState {
     /// It runs, or is what it is after it has run (`RemainAfterExit=`).
     Active,
     /// It runs, and reads its configuration again.
@@ -36,33 +36,33 @@ pub(super) enum Active {
     Unknown,
 }
 
-impl Active {
-    pub(super) fn parse(word: &str) -> Active {
+impl ActiveState {
+    pub(super) fn parse(word: &str) -> ActiveState {
         match word {
-            "active" => Active::Active,
+            "active" => ActiveState::Active,
             // `refreshing` is of systemd 258.
-            "reloading" | "refreshing" => Active::Reloading,
-            "inactive" => Active::Inactive,
-            "failed" => Active::Failed,
-            "activating" => Active::Activating,
-            "deactivating" => Active::Deactivating,
-            _ => Active::Unknown,
+            "reloading" | "refreshing" => ActiveState::Reloading,
+            "inactive" => ActiveState::Inactive,
+            "failed" => ActiveState::Failed,
+            "activating" => ActiveState::Activating,
+            "deactivating" => ActiveState::Deactivating,
+            _ => ActiveState::Unknown,
         }
     }
 
     pub(super) fn runs(self) -> bool {
-        matches!(self, Active::Active | Active::Reloading)
+        matches!(self, ActiveState::Active | ActiveState::Reloading)
     }
 
     pub(super) fn is_down(self) -> bool {
-        matches!(self, Active::Inactive | Active::Failed)
+        matches!(self, ActiveState::Inactive | ActiveState::Failed)
     }
 }
 
 /// How a unit stands, in systemd's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    pub(super) active: Active,
+    pub(super) active: ActiveState,
     state: String,
     sub: String,
 }
@@ -95,7 +95,7 @@ impl<'a> Unit<'a> {
     pub(super) async fn standing(&self) -> Result<Standing, NotSaid> {
         let state: String = self.get("ActiveState").await?;
         let sub = self.get("SubState").await?;
-        Ok(Standing { active: Active::parse(&state), state, sub })
+        Ok(Standing { active: ActiveState::parse(&state), state, sub })
     }
 
     /// How its last run ended, for people; nothing if there is nothing to tell.
@@ -167,7 +167,7 @@ impl<'a> Unit<'a> {
         for trigger in triggers {
             let object = object_of(&trigger);
             let state: String = self.link.property(&object, UNIT_INTERFACE, "ActiveState").await?;
-            if Active::parse(&state).runs() {
+            if ActiveState::parse(&state).runs() {
                 return Ok(Some(format!(
                     "{trigger} is {state} and would start {name} by itself: `systemctl disable --now {trigger}`"
                 )));
