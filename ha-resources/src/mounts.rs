@@ -7,6 +7,9 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+/// The table of this thread's mount namespace.
+pub(crate) const TABLE: &str = "/proc/thread-self/mountinfo";
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
@@ -80,7 +83,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// All mounts of this mount namespace, in the order in which they were made.
 pub(crate) fn all() -> io::Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/thread-self/mountinfo")?;
+    let text = std::fs::read(TABLE)?;
     Ok(text.split(|b| *b == b'\n').filter_map(Mount::parse).collect())
 }
 

@@ -11,7 +11,7 @@ mod users;
 mod tests;
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -318,6 +318,33 @@ impl Filesystem {
         )))
     }
 
+    /// What is wrong with the mount, as the kernel's table shows it.
+    fn fault(&self) -> io::Result<Option<String>> {
+        let at = self.spec.at.display();
+        Ok(match mounts::at(&self.spec.at)? {
+            Some(mount) if !is_of(&mount, &self.spec.device) => {
+                Some(format!("{} is mounted at {at}", mount.source.display()))
+            }
+            Some(mount) if mount.is_read_only() && !self.spec.options.iter().any(|option| option == "ro") => {
+                Some(format!("{at} has become read-only: look for errors of its storage"))
+            }
+            Some(_) => None,
+            None => Some(format!("nothing is mounted at {at}")),
+        })
+    }
+
+    /// Waits until something is. The kernel tells of changes of its table (proc(5), `/proc/pid/mounts`).
+    async fn until_fault(&self) -> io::Result<String> {
+        let changes = proc::wait_on(OwnedFd::from(std::fs::File::open(mounts::TABLE)?))?;
+        loop {
+            // After it has begun to tell, so that nothing falls between.
+            if let Some(why) = self.fault()? {
+                return Ok(why);
+            }
+            changes.readable().await?.clear_ready();
+        }
+    }
+
     fn mounted(&self) -> Result<Mounted, Failed> {
         let all = mounts::all().map_err(|e| cannot_see(&e))?;
         let top = all.iter().rfind(|mount| mount.at == self.spec.at);
@@ -392,19 +419,10 @@ impl Resource for Filesystem {
     }
 
     async fn monitor(&self, context: &Context) -> Verdict {
-        let mount = match mounts::at(&self.spec.at) {
-            Ok(Some(mount)) if is_of(&mount, &self.spec.device) => mount,
-            Ok(Some(mount)) => {
-                return Verdict::Bad(format!("{} is mounted at {}", mount.source.display(), self.spec.at.display()));
-            }
-            Ok(None) => return Verdict::Bad(format!("nothing is mounted at {}", self.spec.at.display())),
+        match self.fault() {
+            Ok(None) => {}
+            Ok(Some(why)) => return Verdict::Bad(why),
             Err(e) => return Verdict::Unknown(cannot_see(&e).0),
-        };
-        if mount.is_read_only() && !self.spec.options.iter().any(|option| option == "ro") {
-            return Verdict::Bad(format!(
-                "{} has become read-only: look for errors of its storage",
-                self.spec.at.display()
-            ));
         }
         let Some(inside) = self.looking.enter() else {
             return Verdict::Unknown(format!("{} has still not answered an earlier look", self.spec.at.display()));
@@ -418,6 +436,17 @@ impl Resource for Filesystem {
             Some(Ok(_)) => Verdict::Good,
             Some(Err(e)) => Verdict::Bad(format!("{} answers: {e}", self.spec.at.display())),
             None => Verdict::Unknown(format!("{} does not answer", self.spec.at.display())),
+        }
+    }
+
+    async fn watch(&self, _: &Context) -> String {
+        match self.until_fault().await {
+            Ok(why) => why,
+            // Where the kernel does not tell, the monitor does.
+            Err(e) => {
+                tracing::warn!("{} is watched by its monitor only: {e}", self.spec.at.display());
+                std::future::pending().await
+            }
         }
     }
 

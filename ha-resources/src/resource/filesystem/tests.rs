@@ -91,6 +91,26 @@ fn output(command: &mut Command) -> Option<String> {
 }
 
 #[tokio::test]
+async fn a_filesystem_that_is_unmounted_by_somebody_else_is_noticed_at_once() {
+    let Some(storage) = Storage::new() else { return };
+    let resource = Filesystem::new(storage.spec());
+    let x = context("unmounted");
+    resource.start(&x).await.unwrap();
+    let watching = resource.watch(&x);
+    tokio::pin!(watching);
+    // A mount of something else is none of its business.
+    let other = storage.directory.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    mount(Some("none"), &other, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(20), &mut watching).await;
+    assert!(early.is_err(), "{early:?}");
+    nix::mount::umount(&storage.at()).unwrap();
+    let why = tokio::time::timeout(Duration::from_secs(30), watching).await.unwrap();
+    assert!(why.starts_with("nothing is mounted at "), "{why}");
+    nix::mount::umount(&other).unwrap();
+}
+
+#[tokio::test]
 async fn a_filesystem_is_mounted_seen_and_unmounted() {
     let Some(storage) = Storage::new() else { return };
     let data = context("data");

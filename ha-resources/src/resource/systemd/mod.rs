@@ -1,7 +1,7 @@
 //! A unit of systemd that a hierarchy serves: started and stopped by systemd, watched through its signals, and proven gone by the unit's
 //! control group.
 //!
-//! While a hierarchy serves a unit, a file laid over its own one ([`drop_in`]) keeps systemd from starting it by itself, and puts the
+//! While a hierarchy serves a unit, a file laid over its own one (`drop_in`) keeps systemd from starting it by itself, and puts the
 //! agent before it at shutdown. Decides which units can be served, when a start and a stop count as done, and what may be killed. Leaves
 //! to [`crate::systemd`] how systemd is spoken to.
 //!
