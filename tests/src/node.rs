@@ -50,6 +50,8 @@ pub struct Node {
 pub(crate) struct Power {
     supply: Child,
     first: Pid,
+    /// Takes it off the networks when it falls silent.
+    watch: thread::JoinHandle<()>,
 }
 
 impl Node {
@@ -100,9 +102,10 @@ impl Node {
             let mut line = String::new();
             output.read_line(&mut line).map(|_| line.trim().to_owned())
         };
-        // Its number, and then a word when it is up.
-        let (first, up) = (line().unwrap_or_default().parse(), line().unwrap_or_default());
-        let (Ok(first), "up") = (first, up.as_str()) else {
+        // Its number, from the supply, and a word when it is up, from itself: whichever comes first.
+        let mut said = [line().unwrap_or_default(), line().unwrap_or_default()];
+        said.sort_by_key(|line| line == "up");
+        let (Ok(first), "up") = (said[0].parse(), said[1].as_str()) else {
             let _ = supply.kill();
             let _ = supply.wait();
             let said = fs::read_to_string(self.dir.join("log/power")).unwrap_or_default();
@@ -110,13 +113,13 @@ impl Node {
         };
         // A machine that resets itself must fall silent at once, without waiting for the test to look.
         let (switches, port) = (self.switches.clone(), self.port);
-        thread::spawn(move || {
+        let watch = thread::spawn(move || {
             let _ = std::io::copy(&mut output, &mut std::io::sink());
             for switch in &switches {
                 switch.unplug(port);
             }
         });
-        *power = Some(Power { supply, first: Pid::from_raw(first) });
+        *power = Some(Power { supply, first: Pid::from_raw(first), watch });
         Ok(())
     }
 
@@ -128,6 +131,8 @@ impl Node {
         let _ = kill(power.first, Signal::SIGKILL);
         self.disk.set(Health::Errors);
         power.supply.wait().to(format!("see {} go off", self.name))?;
+        // Before it is turned on again: what comes late would take the next life off.
+        let _ = power.watch.join();
         self.switches.iter().for_each(|switch| switch.discard(self.port));
         run("ip", &["netns", "delete", &self.network])?;
         if let Some(group) = &self.machine.lock().unwrap_or_else(PoisonError::into_inner).cgroup {

@@ -53,7 +53,7 @@ fn a_node_loses_power_or_its_agent_dies_at_any_time() {
 
 #[test]
 fn an_operation_fails_or_a_claim_does_not_answer() {
-    all(Bounds { failures: 1, ..QUIET }, 280_599);
+    all(Bounds { failures: 1, ..QUIET }, 275_673);
 }
 
 #[test]

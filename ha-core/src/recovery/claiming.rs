@@ -66,6 +66,8 @@ impl Life {
                     self.suspect = true;
                 }
             }
+            // Begun before it was won, and said to nobody any more: whether it can be upheld is what counts.
+            Err(_) if self.holds() => {}
             Err(refusal) => {
                 self.claim_trouble = Some(refusal.to_string());
                 let retry = self.longer_retry();

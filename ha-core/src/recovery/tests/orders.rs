@@ -20,6 +20,19 @@ fn a_start_runs_branches_side_by_side() {
     assert_eq!(fake.life.announced_phase(), AnnouncedPhase::InService);
 }
 
+/// Or else the node would be unready, once it has lost the claim, with nobody to look at the storage again.
+#[test]
+fn a_look_that_fails_after_the_claim_was_won_is_no_trouble_of_the_claims() {
+    let mut fake = Fake::new(diamond());
+    assert_eq!(fake.act(|life, _, _, out| life.inspect(out)), ["inspect"]);
+    let look = fake.claim.unwrap();
+    assert_eq!(fake.judged(), ["acquire"]);
+    fake.won(1);
+    let failed = Refusal::Unreachable("no answer in time".to_owned());
+    assert_eq!(fake.act(|life, _, now, _| life.inspected(look, Err(failed), now)), none());
+    assert_eq!(fake.life.claim_trouble, None);
+}
+
 #[test]
 fn a_stop_runs_the_same_way_back_and_releases_last() {
     let mut fake = Fake::serving();

@@ -3,15 +3,18 @@
 //! Decides where it stands in sysfs. On PCI Express only the controller knows it.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use nix::sys::stat::{major, minor};
 
 /// What the controllers of this namespace were connected with, if the kernel says so and they agree.
 pub(super) fn on_fabrics(namespace: &File) -> Option<Vec<u8>> {
-    let number = namespace.metadata().ok()?.rdev();
-    let device = format!("/sys/dev/block/{}:{}/device", major(number), minor(number));
+    let metadata = namespace.metadata().ok()?;
+    // Namespaces are block devices, and generic ones, which are character devices.
+    let kind = if metadata.file_type().is_char_device() { "char" } else { "block" };
+    let number = metadata.rdev();
+    let device = format!("/sys/dev/{kind}/{}:{}/device", major(number), minor(number));
     said_in(Path::new(&device))
 }
 
