@@ -6,7 +6,6 @@
 //!
 //! Registration is per host, not per path: the kernel spreads commands over the controllers that it has, and there is one nexus.
 
-mod host;
 mod preempt;
 mod report;
 
@@ -123,11 +122,8 @@ impl NvmeDevice {
         Ok(Registrations { generation, registrations, asked_by: Nexus { initiator, port: None } })
     }
 
-    /// This host's identifier, as the kernel has given it to the controller, or as the controller says; none if neither does.
+    /// This host's identifier as the controller knows it; none if it does not say, or has none.
     fn host(&self) -> Option<Vec<u8>> {
-        if let Some(host) = host::on_fabrics(&self.file) {
-            return Some(host);
-        }
         // Of 128 bits, and of 64 where the controller refuses that.
         let found = [(16, 1), (8, 0)].into_iter().find_map(|(length, extended)| {
             let mut data = vec![0; length];
