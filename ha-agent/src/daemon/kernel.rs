@@ -12,6 +12,7 @@ use std::time::Duration;
 use ha_core::engine::{Ask, Command};
 use ha_resources::kernel_log::{KernelFault, KernelLog};
 use ha_resources::kinds::ClaimDefinition;
+use tokio::time::Instant;
 
 use super::agent::Running;
 use crate::config::OnKernelFault;
@@ -32,8 +33,12 @@ pub(super) async fn listen(running: Arc<Running>) {
     };
     // A broken disk is spoken of many times: each kind of fault is told, and followed, once.
     let mut told = Vec::new();
+    let mut until = Instant::now();
     loop {
-        let fault = match tokio::time::timeout(SHOWN_FOR, log.next()).await {
+        if told.is_empty() {
+            until = Instant::now() + SHOWN_FOR;
+        }
+        let fault = match tokio::time::timeout_at(until, log.next()).await {
             Ok(Ok(fault)) => fault,
             Ok(Err(e)) => {
                 let why = format!("faults of the kernel are not noticed any more: reading /dev/kmsg: {e}");
@@ -47,8 +52,12 @@ pub(super) async fn listen(running: Arc<Running>) {
                 continue;
             }
         };
+        if !concerns(&fault, &claimed(&running)) {
+            continue;
+        }
+        until = Instant::now() + SHOWN_FOR;
         let kind = std::mem::discriminant(&fault);
-        if !told.contains(&kind) && concerns(&fault, &claimed(&running)) {
+        if !told.contains(&kind) {
             told.push(kind);
             let _ = node.complain("kernel", Some(fault.to_string())).await;
             follow(&running, &fault).await;
@@ -91,7 +100,8 @@ fn claimed(running: &Running) -> BTreeSet<String> {
 }
 
 fn names_of(path: &Path) -> Vec<String> {
-    let Ok(device) = path.canonicalize() else { return Vec::new() };
+    // Anything else may be on storage that hangs, and has no disk of this machine's.
+    let Some(Ok(device)) = path.starts_with("/dev").then(|| path.canonicalize()) else { return Vec::new() };
     let Some(name) = device.strip_prefix("/dev").ok().and_then(Path::to_str).map(str::to_owned) else {
         return Vec::new();
     };
@@ -115,5 +125,6 @@ mod tests {
         assert!(concerns(&KernelFault::Oops("Oops: 0002".into()), &claimed));
         assert_eq!(names_of(Path::new("/dev/null")), ["null"]);
         assert_eq!(names_of(Path::new("/nonexistent")), Vec::<String>::new());
+        assert_eq!(names_of(Path::new("/proc/self/exe")), Vec::<String>::new(), "what is no device is not looked at");
     }
 }
