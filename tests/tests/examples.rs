@@ -5,33 +5,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use ha_tests::{Cluster, Lab, Result};
-
-/// A filesystem on a device of its own, as long as the test lasts.
-struct Volume(String);
-
-impl Volume {
-    fn new(dir: &Path, name: &str) -> Volume {
-        let file = dir.join(name);
-        fs::File::create(&file).and_then(|f| f.set_len(64 << 20)).unwrap();
-        run("mkfs.ext4", &["-q", file.to_str().unwrap()]);
-        Volume(run("losetup", &["--find", "--show", file.to_str().unwrap()]).trim().to_owned())
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
-}
-
-fn run(command: &str, arguments: &[&str]) -> String {
-    let output = Command::new(command).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{command} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
+use ha_tests::{Cluster, Lab, Result, Volume};
 
 /// A program of the examples that stands in for a real one.
 fn script(dir: &Path, name: &str, text: &str) -> String {
@@ -77,7 +52,7 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let (web, database) = (Volume::new(dir, "web.img"), Volume::new(dir, "database.img"));
+    let (web, database) = (Volume::new(dir, "web.img", 64 << 20)?, Volume::new(dir, "database.img", 64 << 20)?);
     let (web_at, database_at) = (dir.join("srv-web"), dir.join("srv-database"));
     fs::create_dir(&web_at).unwrap();
     fs::create_dir(&database_at).unwrap();
@@ -105,7 +80,7 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
                 &[
                     ("10.0.0.254", "10.77.0.200"),
                     ("10.0.0.", "10.77.0."),
-                    ("/dev/disk/by-id/wwn-0x6001405a1b2c3d4e-part1", &web.0),
+                    ("/dev/disk/by-id/wwn-0x6001405a1b2c3d4e-part1", web.device()),
                     (
                         r#"["/usr/sbin/nginx", "-g", "daemon off;", "-c", "/srv/web/etc/nginx.conf"]"#,
                         &format!(r#"["{}"]"#, server("nginx", "10.77.0.10:80")),
@@ -120,7 +95,7 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
                 "database",
                 &[
                     ("10.0.0.", "10.77.0."),
-                    ("/dev/disk/by-id/wwn-0x6001405a1b2c3d4e-part2", &database.0),
+                    ("/dev/disk/by-id/wwn-0x6001405a1b2c3d4e-part2", database.device()),
                     ("xfs", "ext4"),
                     (
                         r#"["/usr/lib/postgresql/15/bin/postgres", "-D", "/srv/database/main"]"#,

@@ -5,13 +5,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use ha_core::Resource as _;
 use ha_resources::resource::Directories;
 use ha_resources::resource::ocf::{AgentName, Ocf, OcfSpec, ROOT};
 use ha_tests::kernel::database;
-use ha_tests::{Cluster, Lab, Result, Trouble, eventually};
+use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually};
 
 /// An error that says so, loudly, if something that is to be tried is not here.
 fn need(packages: &[(&str, &str)]) -> Result<()> {
@@ -26,37 +25,6 @@ fn need(packages: &[(&str, &str)]) -> Result<()> {
 }
 
 const RESOURCE_AGENTS: (&str, &str) = ("/usr/lib/ocf/resource.d/heartbeat/IPaddr2", "resource-agents");
-
-/// A filesystem on a device of its own, as long as the test lasts.
-struct Volume(String);
-
-impl Volume {
-    fn new(dir: &Path, name: &str) -> Volume {
-        let file = dir.join(name);
-        fs::File::create(&file).and_then(|f| f.set_len(256 << 20)).unwrap();
-        run("mkfs.ext4", &["-q", file.to_str().unwrap()]);
-        Volume(run("losetup", &["--find", "--show", file.to_str().unwrap()]).trim().to_owned())
-    }
-
-    /// Fills it, while it is mounted at a place.
-    fn fill(&self, at: &Path, fill: impl FnOnce()) {
-        run("mount", &[&self.0, at.to_str().unwrap()]);
-        fill();
-        run("umount", &[at.to_str().unwrap()]);
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
-}
-
-fn run(command: &str, arguments: &[&str]) -> String {
-    let output = Command::new(command).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{command} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// What all agents of the package say of themselves is understood.
 #[test]
@@ -128,12 +96,12 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let (web, data) = (Volume::new(dir, "web.img"), Volume::new(dir, "data.img"));
+    let (web, data) = (Volume::new(dir, "web.img", 256 << 20)?, Volume::new(dir, "data.img", 256 << 20)?);
     let (web_at, data_at) = (dir.join("web"), dir.join("data"));
     fs::create_dir(&web_at).unwrap();
     fs::create_dir(&data_at).unwrap();
-    web.fill(&web_at, || fs::write(web_at.join("index.html"), "from the volume\n").unwrap());
-    data.fill(&data_at, || database::create(&data_at).unwrap());
+    web.mounted(&web_at, || Ok(fs::write(web_at.join("index.html"), "from the volume\n")?))?;
+    data.mounted(&data_at, || database::create(&data_at).map(drop))?;
     let (web_at, data_at) = (web_at.to_string_lossy(), data_at.to_string_lossy());
     let configuration = dir.join("nginx.conf");
     let text = format!(
@@ -154,7 +122,7 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
                         monitoring: (every: "1s")),
                     Ocf(name: "last", agent: "Dummy"),
                 ])"#,
-                web.0
+                web.device()
             ),
         ),
         (
@@ -166,7 +134,7 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
                     Ocf(name: "postgres", agent: "pgsql", params: {{"pgctl": "{postgres}/pg_ctl", "psql": "{postgres}/psql",
                         "pgdata": "{data_at}/main", "socketdir": "/tmp"}}),
                 ])"#,
-                data.0
+                data.device()
             ),
         ),
         (
