@@ -331,7 +331,7 @@ async fn a_claim_won_for_somebody_who_went_away_is_given_back() {
     let alpha = lab.claim("alpha");
     let gone = tokio::time::timeout(Duration::from_millis(1), alpha.acquire(believing(Belief::Lost))).await;
     assert!(gone.is_err(), "a device without a memory is left to its holder for a while");
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!((lab.registrations(), lab.held_keys()), (0, vec![None, None]));
 }
 

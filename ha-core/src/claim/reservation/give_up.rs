@@ -75,13 +75,13 @@ impl Lane {
             // Its own registration may go with the others, or stay.
             let step = Command::Preempt { key, victim: Some(key), kind: common.kind, queued: Queued::Stay };
             if let Some(path) = self.paths.get_mut(path) {
-                path.registration = Registration::Unknown;
+                path.doubt();
             }
             return Step::Send(path, step);
         }
         let registered = |path: &Path| path.failed.is_none() && path.registration != Registration::None;
         match self.paths.iter().position(registered) {
-            Some(path) => self.unregister(path),
+            Some(path) => self.unregister(path, common),
             None if !give_up.checked => {
                 give_up.checked = true;
                 self.forget();
@@ -89,36 +89,5 @@ impl Lane {
             }
             None => Step::End(End::GivenUp),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::device::{PathName, ReservationType};
-    use super::super::key::{ClusterKey, Keyring, Role};
-    use super::super::take::Take;
-    use super::super::timing::ReservationTiming;
-    use super::*;
-    use crate::name::{ClusterName, Epoch, NodeName};
-
-    #[test]
-    fn nobody_is_let_in_before_what_was_preempted_has_settled() {
-        let nodes = ["alpha", "beta"].map(|name| NodeName::new(name).unwrap());
-        let keyring = Keyring::new(&ClusterName::new("shop").unwrap(), nodes.clone()).unwrap();
-        let me = keyring.number_of(&nodes[0]).unwrap();
-        let key = keyring.encode(ClusterKey { role: Role::Holder, node: me, epoch: Epoch(1) }).unwrap();
-        let kind = ReservationType::WriteExclusiveRegistrantsOnly;
-        let common = Common { keyring, me, kind, timing: ReservationTiming::default() };
-        let mut lane = Lane::new("disk".into(), Duration::from_secs(3));
-        lane.set_paths(vec![PathName::new("1")]);
-        let mut take = Take::other(key, None);
-        take.settle(Time(5));
-        lane.set_goal(Goal::Take(Box::new(take)));
-        lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
-        lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
-        assert_eq!(lane.plan_give_up(&common, Time(4)), Step::Wait(Time(5)));
-        assert_eq!(lane.plan_give_up(&common, Time(5)), Step::Send(0, Command::ReadKeys));
     }
 }

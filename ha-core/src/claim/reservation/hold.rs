@@ -121,7 +121,7 @@ impl Lane {
         self.audited = Some((shown, believed));
         for path in &mut self.paths {
             if path.is_registered_with(key) {
-                path.registration = Registration::Unknown;
+                path.doubt();
             }
         }
     }

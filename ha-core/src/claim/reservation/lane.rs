@@ -13,7 +13,7 @@ use super::give_up::GiveUp;
 use super::hold::Hold;
 use super::key::{ClusterKey, Keyring, NodeNumber};
 use super::machine::CommandId;
-use super::take::Take;
+use super::take::{Take, Writers};
 use super::timing::ReservationTiming;
 use crate::claim::{Loss, Refusal};
 use crate::mutation::{self, Mutation};
@@ -59,6 +59,10 @@ pub(super) struct Path {
     pub(super) registration: Registration,
     /// When it did not answer, if it has not answered since.
     pub(super) failed: Option<Time>,
+    /// What may be registered, where that is not known.
+    may_have: Vec<Key>,
+    /// What is not: the device refused to remove it.
+    lacks: Vec<Key>,
     /// A registration may have been sent on it for what is being done now.
     pub(super) touched: bool,
     /// A check of the registration failed: not before.
@@ -68,12 +72,61 @@ pub(super) struct Path {
 
 impl Path {
     fn new(name: PathName) -> Path {
-        let again = Time::ZERO;
-        Path { name, registration: Registration::Unknown, failed: None, touched: false, again, attentions: 0 }
+        Path {
+            name,
+            registration: Registration::Unknown,
+            may_have: Vec::new(),
+            lacks: Vec::new(),
+            failed: None,
+            touched: false,
+            again: Time::ZERO,
+            attentions: 0,
+        }
     }
 
     pub(super) fn is_registered_with(&self, key: Key) -> bool {
         self.registration == Registration::With(key)
+    }
+
+    /// Nothing is being done on it.
+    pub(super) fn rest(&mut self) {
+        (self.touched, self.failed, self.attentions) = (false, None, 0);
+        self.lacks.clear();
+    }
+
+    /// What is registered may be as it was, or not.
+    pub(super) fn doubt(&mut self) {
+        if let Registration::With(key) = self.registration {
+            self.may_have(key);
+        }
+        self.registration = Registration::Unknown;
+        self.lacks.clear();
+    }
+
+    fn may_have(&mut self, key: Key) {
+        if !self.may_have.contains(&key) {
+            self.may_have.push(key);
+        }
+    }
+
+    fn know(&mut self, registration: Registration) {
+        self.registration = registration;
+        self.may_have.clear();
+        self.lacks.clear();
+    }
+
+    /// This one is to be registered: how it goes is known when the answer is there.
+    fn try_with(&mut self, key: Key) {
+        self.touched = true;
+        self.may_have(key);
+        self.lacks.clear();
+    }
+
+    /// The device refused to remove it.
+    fn has_not(&mut self, key: Key) {
+        self.registration = Registration::Unknown;
+        self.may_have.retain(|one| *one != key);
+        self.lacks.push(key);
     }
 }
 
@@ -175,9 +228,7 @@ impl Lane {
         self.audited = None;
         self.look_anew();
         for path in &mut self.paths {
-            path.touched = false;
-            path.failed = None;
-            path.attentions = 0;
+            path.rest();
         }
     }
 
@@ -241,7 +292,7 @@ impl Lane {
     /// Lets the path in, whatever is registered there.
     pub(super) fn register(&mut self, path: usize, key: Key) -> Step {
         if let Some(path) = self.paths.get_mut(path) {
-            path.touched = true;
+            path.try_with(key);
         }
         let power_loss = self.power_loss;
         Step::Send(path, Command::RegisterIgnoring { new: Some(key), ports: Ports::This, power_loss })
@@ -250,20 +301,31 @@ impl Lane {
     /// A registration that is refused unless it finds what it expects.
     pub(super) fn register_over(&mut self, path: usize, old: Option<Key>, key: Key) -> Step {
         if let Some(path) = self.paths.get_mut(path) {
-            path.touched = true;
+            path.try_with(key);
         }
         let power_loss = self.power_loss;
         Step::Send(path, Command::Register { old, new: Some(key), ports: Ports::This, power_loss })
     }
 
-    /// Names the key if it is known: carried out late, it must not take the registration of a later tenure away.
-    pub(super) fn unregister(&self, path: usize) -> Step {
+    /// Removes what is registered on the path, by name: carried out late, a command that removes whatever it finds would take the
+    /// registration of a later life away. Where it is not known, each key that may be there is tried.
+    pub(super) fn unregister(&mut self, place: usize, common: &Common) -> Step {
         let (ports, power_loss) = (Ports::This, self.power_loss);
-        let command = match self.paths.get(path).map(|path| path.registration) {
-            Some(Registration::With(key)) => Command::Register { old: Some(key), new: None, ports, power_loss },
-            _ => Command::RegisterIgnoring { new: None, ports, power_loss },
+        let read = self.keys.as_ref().map(|keys| keys.keys.as_slice());
+        let Some(path) = self.paths.get_mut(place) else { return Step::Again };
+        let mine = read.unwrap_or_default().iter().filter(|key| common.is_mine(**key));
+        let key = match path.registration {
+            Registration::With(key) => Some(key),
+            _ => path.may_have.iter().chain(mine).find(|key| !path.lacks.contains(key)).copied(),
         };
-        Step::Send(path, command)
+        match (key, read) {
+            (Some(key), _) => Step::Send(place, Command::Register { old: Some(key), new: None, ports, power_loss }),
+            (None, None) => Step::Send(place, Command::ReadKeys),
+            (None, Some(_)) => {
+                path.know(Registration::None);
+                Step::Again
+            }
+        }
     }
 
     pub(super) fn preempt(&self, path: usize, key: Key, victim: Key, common: &Common) -> Step {
@@ -342,7 +404,7 @@ impl Lane {
 
     fn doubt(&mut self, place: Option<usize>) {
         if let Some(path) = place.and_then(|place| self.paths.get_mut(place)) {
-            path.registration = Registration::Unknown;
+            path.doubt();
         }
     }
 
@@ -376,8 +438,9 @@ impl Lane {
             (Some(new), Ok(_)) => {
                 let path = place.and_then(|place| self.paths.get_mut(place));
                 let before = path.map(|path| {
-                    let now = new.map_or(Registration::None, Registration::With);
-                    std::mem::replace(&mut path.registration, now)
+                    let before = path.registration;
+                    path.know(new.map_or(Registration::None, Registration::With));
+                    before
                 });
                 // Confirming what is there tells nothing new.
                 if before == new.map(Registration::With) && before.is_some() {
@@ -385,10 +448,15 @@ impl Lane {
                 }
             }
             (Some(_), Err(Failure::Conflict)) => {
-                let old = matches!(command, Command::Register { old: Some(_), new: Some(_), .. });
                 if let Some(path) = place.and_then(|place| self.paths.get_mut(place)) {
-                    path.registration = if old { Registration::None } else { Registration::Unknown };
-                    path.again = if old { path.again } else { now + common.timing.defend_interval() };
+                    match command {
+                        Command::Register { old: Some(_), new: Some(_), .. } => path.know(Registration::None),
+                        Command::Register { old: Some(old), new: None, .. } => path.has_not(*old),
+                        _ => {
+                            path.doubt();
+                            path.again = now + common.timing.defend_interval();
+                        }
+                    }
                 }
             }
             (Some(_), Err(Failure::Busy)) => {}
@@ -398,10 +466,16 @@ impl Lane {
             }
             (None, _) => {}
         }
-        if let (Goal::Take(take), Command::Preempt { victim: Some(victim), queued: Queued::Stay, .. }) =
-            (&mut self.goal, command)
-            && common.foreign(*victim).is_some()
+        if let Goal::Take(take) = &mut self.goal
             && !mutation::is_on(Mutation::TrustPlainPreempt)
+            && match command {
+                Command::Preempt { victim: Some(victim), queued: Queued::Stay, .. } => {
+                    common.foreign(*victim).is_some()
+                }
+                // It lost its memory: whoever held it could write until now.
+                Command::Reserve { .. } => take.writers == Writers::Possible,
+                _ => false,
+            }
         {
             take.settle(now + self.limit);
         }

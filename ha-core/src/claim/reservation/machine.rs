@@ -12,7 +12,7 @@ use super::give_up::GiveUp;
 use super::hold::Hold;
 use super::key::{ClusterKey, EPOCH_MAX, Keyring, NodeNumber, Role};
 use super::lane::{Common, End, Goal, Lane, Step};
-use super::take::Take;
+use super::take::{Take, Writers};
 use super::timing::ReservationTiming;
 use crate::claim::{Acquire, EarlyFailures, Held, Loss, Refusal, Tenure};
 use crate::mutation::{self, Mutation};
@@ -347,16 +347,16 @@ impl Machine {
     }
 
     fn taken(&mut self, place: usize, key: Key, now: Time) {
-        let former = self.lanes.get(place).and_then(|lane| match &lane.goal {
-            Goal::Take(take) => take.former,
-            _ => None,
-        });
+        let (former, writers) = match self.lanes.get(place).map(|lane| &lane.goal) {
+            Some(Goal::Take(take)) => (take.former, take.writers),
+            _ => (None, Writers::None),
+        };
         self.set_goal(place, Goal::Hold(Hold::new(key, now)));
         if place == 0 {
             self.key = Some(key);
             self.floor = self.floor.max(self.epoch().unwrap_or_default());
             for place in 1..self.lanes.len() {
-                self.set_goal(place, Goal::Take(Box::new(Take::other(key, former))));
+                self.set_goal(place, Goal::Take(Box::new(Take::other(key, former, writers))));
             }
         }
         if self.lanes.iter().all(|lane| matches!(lane.goal, Goal::Hold(_))) {

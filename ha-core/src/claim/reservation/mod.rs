@@ -29,5 +29,7 @@ pub use timing::{ReservationTiming, TimingError};
 #[cfg(feature = "sim")]
 mod claim_tests;
 #[cfg(test)]
+mod lane_tests;
+#[cfg(test)]
 #[cfg(feature = "sim")]
 mod sim_tests;

@@ -20,7 +20,7 @@ fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
 #[test]
 fn whoever_has_the_claim_is_the_only_one_that_writes() {
     let mut sum = Stats::default();
-    for seed in seeds(1..61) {
+    for seed in seeds(1..501) {
         match run(&Plan::of(seed)) {
             Ok(stats) => sum.add(&stats),
             Err(what) => panic!(
@@ -32,6 +32,6 @@ fn whoever_has_the_claim_is_the_only_one_that_writes() {
     println!("{sum:?}");
     let Stats { acquired, takeovers, defended, raced, adopted, lost, writes } = sum;
     let few = std::env::var("RESERVATION_SEED").is_ok();
-    let enough = acquired > 200 && takeovers > 50 && defended > 50 && raced > 5 && adopted > 5 && lost > 10;
+    let enough = acquired > 200 && takeovers > 50 && defended > 50 && raced > 5 && adopted > 5 && lost > 5;
     assert!(few || enough && writes > 1_000, "too little happened: {sum:?}");
 }

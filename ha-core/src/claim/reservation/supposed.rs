@@ -49,7 +49,7 @@ impl Machine {
             if let Goal::Nothing = lane.goal {
                 lane.forget();
                 for path in &mut lane.paths {
-                    (path.touched, path.failed, path.attentions) = (false, None, 0);
+                    path.rest();
                 }
             }
             if lane.reservation.is_none() {

@@ -47,6 +47,13 @@ pub(super) enum Duel {
     },
 }
 
+/// Whether somebody else may have had the claim until now, and written wherever no reservation stood in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writers {
+    None,
+    Possible,
+}
+
 /// What is known of an attempt.
 #[derive(Clone, Debug)]
 pub(super) struct Take {
@@ -56,6 +63,7 @@ pub(super) struct Take {
     floor: Epoch,
     pub(super) key: Option<Key>,
     pub(super) blank: Blank,
+    pub(super) writers: Writers,
     pub(super) duel: Duel,
     /// On so many paths it was asked whether a key of this node's is this machine's.
     own_tried: usize,
@@ -75,9 +83,9 @@ impl Take {
         Take { begun: now, ..Take::new(Some(request), floor, None) }
     }
 
-    /// `former` is what the arbiter let this node change.
-    pub(super) fn other(key: Key, former: Option<Key>) -> Take {
-        Take { former, ..Take::new(None, Epoch::ZERO, Some(key)) }
+    /// `former` is what the arbiter let this node change; `writers` is what it showed.
+    pub(super) fn other(key: Key, former: Option<Key>, writers: Writers) -> Take {
+        Take { former, writers, ..Take::new(None, Epoch::ZERO, Some(key)) }
     }
 
     fn new(request: Option<Acquire>, floor: Epoch, key: Option<Key>) -> Take {
@@ -86,6 +94,7 @@ impl Take {
             floor,
             key,
             blank: Blank::NotSeen,
+            writers: Writers::None,
             duel: Duel::None,
             own_tried: 0,
             former: None,
@@ -135,7 +144,7 @@ impl Lane {
 
     fn next_of_take(&mut self, take: &mut Take, common: &Common, now: Time) -> Step {
         if let Some(refusal) = &take.refusal {
-            return self.clear_away(refusal.clone(), take, now);
+            return self.clear_away(refusal.clone(), take, common, now);
         }
         if self.steps > STEPS_MAX {
             return refuse(take, Refusal::Unreachable(format!("{}: its state keeps changing", self.name)));
@@ -234,6 +243,7 @@ impl Lane {
                 Blank::NotSeen => {
                     let until = now + common.timing.blank_wait();
                     take.blank = Blank::Waiting(until);
+                    take.writers = Writers::Possible;
                     return Step::Wait(until);
                 }
                 Blank::Waiting(until) if until > now => return Step::Wait(until),
@@ -290,6 +300,7 @@ impl Lane {
             }
             return self.challenge(take, key, holder, path, common, now);
         }
+        take.writers = Writers::Possible;
         let belief = known.and_then(|known| common.keyring.node(known.node)).map(|node| take.belief(node));
         match belief {
             // Long enough ago that it may have come back meanwhile.
@@ -428,7 +439,7 @@ impl Lane {
 
     /// Unregisters where something was registered, and then refuses. A node whose leftovers run keeps what it has until they are stopped.
     /// Nor does it let go before what it preempted has settled: the next one to take a free device does not wait.
-    fn clear_away(&self, refusal: Refusal, take: &Take, now: Time) -> Step {
+    fn clear_away(&mut self, refusal: Refusal, take: &Take, common: &Common, now: Time) -> Step {
         let left = |path: &Path| path.touched && path.failed.is_none() && path.registration != Registration::None;
         match self.paths.iter().position(left) {
             Some(path)
@@ -436,7 +447,7 @@ impl Lane {
             {
                 match take.settle.filter(|until| *until > now) {
                     Some(until) => Step::Wait(until),
-                    None => self.unregister(path),
+                    None => self.unregister(path, common),
                 }
             }
             _ => Step::End(End::Refused(refusal)),

@@ -4,17 +4,17 @@ use super::world::{Plan, run};
 use crate::mutation::Mutation;
 
 /// More seeds than this are not tried.
-const MOST: u64 = 150;
+const MOST: u64 = 400;
 
 /// The least seed that finds each, when this was last looked at.
 const KNOWN: [(Mutation, u64); 7] = [
     (Mutation::PreemptWithoutChallenge, 1),
     (Mutation::IgnoreDefence, 1),
     (Mutation::NeverDefend, 1),
-    (Mutation::FightBack, 19),
-    (Mutation::StayRegistered, 18),
+    (Mutation::FightBack, 22),
+    (Mutation::StayRegistered, 171),
     (Mutation::ArbiterFirst, 3),
-    (Mutation::TrustPlainPreempt, 26),
+    (Mutation::TrustPlainPreempt, 75),
 ];
 
 fn finds(mutation: Mutation, seed: u64) -> Option<String> {

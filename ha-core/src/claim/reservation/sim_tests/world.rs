@@ -758,8 +758,13 @@ pub(super) fn run(plan: &Plan) -> Result<Stats, String> {
     world.heal();
     for round in 0..2 {
         let before = world.stats.acquired;
+        let runs = |world: &World| world.nodes.iter().position(|node| node.runs.is_some());
         world.run_until(world.now + 40_000 * MS)?;
-        let runs = world.nodes.iter().position(|node| node.runs.is_some());
+        if runs(&world).is_none() {
+            // It was just given up, and somebody is about to take it.
+            world.run_until(world.now + 20_000 * MS)?;
+        }
+        let runs = runs(&world);
         if world.stats.acquired == before && runs.is_none() {
             return Err(format!("seed {}: nobody has the claim in round {round}; {plan:?}", plan.seed));
         }
