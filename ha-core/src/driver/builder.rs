@@ -13,6 +13,7 @@ use super::node::Node;
 use super::plugin::{Channel, Watchdog};
 use super::reload::Member;
 use super::run::Run;
+use super::senses;
 use crate::contact::{ChannelTiming, ContactConfig, ContactConfigError, KeyRing, NodeIds, Opener, Sealer, Timing};
 use crate::engine::EngineConfig;
 use crate::hierarchy::Fingerprint;
@@ -201,7 +202,6 @@ impl NodeBuilder {
     }
 
     /// Starts the node on the current tokio runtime, in which it must be called. What an earlier life of it left running is adopted.
-    #[expect(clippy::unused_async, reason = "only callable where there is a runtime to spawn on")]
     pub async fn start(self) -> Result<Node, StartError> {
         let mut complaints = Vec::new();
         let directory = |what, path: &PathBuf, error| StartError::Directory { what, path: path.clone(), error };
@@ -232,6 +232,9 @@ impl NodeBuilder {
         {
             complaints.push(error.to_string());
         }
+        // Beats must go on where something runs: its next life says what it knows.
+        let adopting = memory.as_ref().is_some_and(|memory| memory.hierarchies().next().is_some());
+        let measured = if adopting { Vec::new() } else { senses::first(&self.members).await };
         let now = (self.clock)();
         let contact = ContactConfig {
             me: self.me.clone(),
@@ -298,6 +301,7 @@ impl NodeBuilder {
                 return Err(StartError::Duplicate(name));
             }
         }
+        run.begin_with(measured);
         run.report_orphans();
         tokio::spawn(run.run(inbox, requests));
         Ok(Node { me: self.me, control, events, ended: ended_seen })

@@ -184,6 +184,11 @@ impl Run {
         self.parts.insert(name, Parts { member, incoming, senses });
     }
 
+    /// Takes in what was measured before the node says anything.
+    pub(super) fn begin_with(&mut self, measured: Vec<Input>) {
+        measured.into_iter().for_each(|input| self.take(input));
+    }
+
     /// Says so when something was left running that no hierarchy is defined for any more.
     pub(super) fn report_orphans(&self) {
         let Some(memory) = &self.memory else { return };

@@ -2,14 +2,15 @@
 //!
 //! Decides how often, and that only changes are told. Leaves what they mean to the engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::plugin::{Probe, Resource};
+use super::reload::Member;
 use crate::claim::{Claim, LeaseNews, SharedLease};
 use crate::engine::Input;
 use crate::name::{HierarchyName, Utility};
@@ -18,6 +19,8 @@ use crate::name::{HierarchyName, Utility};
 const READY_EVERY: Duration = Duration::from_secs(5);
 /// And may take this long.
 const READY_WITHIN: Duration = Duration::from_secs(5);
+/// A node that begins waits so long for its probes before it says anything.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
 
 /// The hierarchies that run here now: their readiness is not looked at.
 #[derive(Clone, Default)]
@@ -36,6 +39,35 @@ impl RunningHere {
     fn has(&self, name: &HierarchyName) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
+}
+
+/// What the probes say before the node says anything: others would act on a utility that is zero only because nobody has looked yet.
+pub(super) async fn first(members: &[Member]) -> Vec<Input> {
+    let mut looks = JoinSet::new();
+    for member in members {
+        for (i, probe) in member.probes.iter().enumerate() {
+            let (name, probe) = (member.hierarchy.name.clone(), probe.clone());
+            looks.spawn(async move { (name, i, measure_once(&*probe).await) });
+        }
+    }
+    let mut seen: BTreeMap<HierarchyName, BTreeMap<usize, (Utility, String)>> = BTreeMap::new();
+    let all = async {
+        while let Some(look) = looks.join_next().await {
+            if let Ok((name, i, measured)) = look {
+                seen.entry(name).or_default().insert(i, measured);
+            }
+        }
+    };
+    let _ = tokio::time::timeout(FIRST_WITHIN, all).await;
+    let complete =
+        |name: &HierarchyName, of: usize| members.iter().any(|m| m.hierarchy.name == *name && m.probes.len() == of);
+    seen.retain(|name, looks| complete(name, looks.len()));
+    let input = |(name, looks): (HierarchyName, BTreeMap<usize, (Utility, String)>)| {
+        let looks: Vec<(Utility, String)> = looks.into_values().collect();
+        let (utility, facts) = least(&looks)?;
+        Some(Input::Measured { hierarchy: name, utility, facts })
+    };
+    seen.into_iter().filter_map(input).collect()
 }
 
 /// Measures the probes of a hierarchy; its utility is the smallest of them.
@@ -78,10 +110,14 @@ fn combine(
     let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
     let changed = latest[i].as_ref().is_none_or(|(utility, _)| *utility != measured.0);
     latest[i] = Some(measured);
-    let all: Vec<&(Utility, String)> = latest.iter().flatten().collect();
+    let all: Vec<(Utility, String)> = latest.iter().flatten().cloned().collect();
     if !changed || all.len() < latest.len() {
         return None;
     }
+    least(&all)
+}
+
+fn least(all: &[(Utility, String)]) -> Option<(Utility, String)> {
     let utility = all.iter().map(|(utility, _)| *utility).min()?;
     let facts = all.iter().map(|(_, facts)| facts.as_str()).collect::<Vec<_>>().join("; ");
     Some((utility, facts))
