@@ -7,10 +7,11 @@ use super::device::{
 };
 use super::give_up::GiveUp;
 use super::key::{ClusterKey, Keyring, Role};
-use super::lane::{Common, Goal, Lane, Registration, Step};
+use super::lane::{Common, End, Goal, Lane, Registration, Step};
 use super::machine::CommandId;
 use super::take::{Take, Writers};
 use super::timing::ReservationTiming;
+use crate::claim::{Acquire, Refusal};
 use crate::name::{ClusterName, Epoch, NodeName};
 use crate::time::Time;
 
@@ -104,4 +105,24 @@ fn a_device_that_forgot_its_holder_is_given_time_for_what_that_one_wrote() {
     };
     assert_eq!(at_once(Writers::Possible), Step::Wait(Time(9) + Duration::from_secs(3)));
     assert!(matches!(at_once(Writers::None), Step::End(_)), "nobody had the claim: nobody wrote");
+}
+
+/// Small seed 300739 of the cluster campaign (S1): while a restarted agent asked slow disks whether they were its own still, another node took
+/// them and gave them up. It took them back under its old epoch, and what it had left running wrote again.
+#[test]
+fn what_was_taken_and_given_up_meanwhile_is_not_adopted() {
+    let (common, mut lane, key) = lane_of_alpha();
+    let request = Acquire { beliefs: std::sync::Arc::default(), known: Epoch(1), adopt: Some(Epoch(1)) };
+    lane.set_goal(Goal::Take(Box::new(Take::arbiter(request, Epoch::ZERO, Time(5)))));
+    show(&mut lane, &[key]);
+    lane.reservation = Some(Reservation { generation: 7, held: Some(Held { key: Some(key), kind: common.kind }) });
+    let step = lane.plan_take(&common, Time(5));
+    assert!(matches!(step, Step::Send(0, Command::Register { old: Some(_), .. })), "{step:?}");
+    answer(&mut lane, &common, step, Err(Failure::Conflict));
+    show(&mut lane, &[]);
+    let mut step = lane.plan_take(&common, Time(7));
+    while step == Step::Again {
+        step = lane.plan_take(&common, Time(7));
+    }
+    assert_eq!(step, Step::End(End::Refused(Refusal::Raced)));
 }

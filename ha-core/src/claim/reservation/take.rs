@@ -238,6 +238,10 @@ impl Lane {
     }
 
     fn take_free(&mut self, take: &mut Take, key: Key, path: usize, common: &Common, now: Time) -> Step {
+        if take.adopts() {
+            // It was this node's when it was first read. Whoever took it may have given it up again; leftovers must not be let in.
+            return refuse(take, Refusal::Raced);
+        }
         if self.is_blank() && take.somebody_may_live(common) && !mutation::is_on(Mutation::TakeBlankAtOnce) {
             match take.blank {
                 Blank::NotSeen => {
