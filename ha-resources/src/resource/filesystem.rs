@@ -5,16 +5,19 @@
 //! up at the end of their time, and a child that even SIGKILL does not end is reported. Leaves to the claim whether another
 //! node has the filesystem mounted.
 
+mod fsck;
+mod place;
 mod users;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +27,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor};
 use tokio::time::Instant;
 
+pub use self::fsck::Fsck;
+pub use self::place::{MountPoint, NotEmpty};
 use self::users::Target;
 use crate::command::{self, Children, Program, most_of};
 use crate::deadline::{Gate, by};
@@ -50,33 +55,8 @@ pub struct FilesystemSpec {
     pub fsck: Option<Fsck>,
     /// Whether the mount point may be made.
     pub mount_point: MountPoint,
-}
-
-/// What is checked before mounting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsck {
-    /// Nothing.
-    Never,
-    /// What can be repaired safely is (`fsck.TYPE -p`); quick for a filesystem with a clean journal.
-    Preen,
-    /// As `Preen`, even if the filesystem looks clean (`-p -f`). Takes long on a large one.
-    Force,
-}
-
-impl Fsck {
-    /// `Preen` for ext2, ext3 and ext4. The others repair themselves when mounted, or should not be repaired unasked.
-    pub fn default_for(fstype: &str) -> Fsck {
-        if matches!(fstype, "ext2" | "ext3" | "ext4") { Fsck::Preen } else { Fsck::Never }
-    }
-}
-
-/// Whether the mount point may be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MountPoint {
-    /// It must be there.
-    Existing,
-    /// It is made when missing, and left in place afterwards.
-    Created,
+    /// What is done with a mount point in which there is something.
+    pub not_empty: NotEmpty,
 }
 
 /// See the module's words.
@@ -86,6 +66,8 @@ pub struct Filesystem {
     children: Arc<Children>,
     /// A look at the filesystem that has not come back.
     looking: Gate,
+    /// The kernel's number of the mount that was seen last: by it the users of one that was unmounted lazily are found.
+    seen: Mutex<Option<u64>>,
 }
 
 /// How users of the filesystem are made to leave it.
@@ -116,7 +98,22 @@ enum Mounted {
 impl Filesystem {
     /// A filesystem that has not been looked at yet.
     pub fn new(spec: FilesystemSpec) -> Self {
-        Self { spec, children: Arc::default(), looking: Gate::default() }
+        Self { spec, children: Arc::default(), looking: Gate::default(), seen: Mutex::default() }
+    }
+
+    fn remember(&self, mount: &Mount) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(mount.id);
+    }
+
+    /// What may have the device after its last mount is gone. Files of btrfs tell of a device of their own, and so are found by the mount only.
+    fn lingering(&self, number: (u32, u32)) -> io::Result<Target> {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mounts = match seen {
+            // A number that is in a table is another mount's by now.
+            Some(id) if !users::is_mounted_anywhere(id)? => [id].into(),
+            _ => BTreeSet::new(),
+        };
+        Ok(Target { mounts, device: Some(number) })
     }
 
     fn fsck(&self) -> Fsck {
@@ -191,7 +188,10 @@ impl Filesystem {
             return Err(Failed(format!("mount of {} at {at} {}", self.spec.device, finished.describe())));
         }
         match mounts::at(&self.spec.at).map_err(|e| cannot_see(&e))? {
-            Some(mount) if is_of(&mount, &self.spec.device) => Ok(()),
+            Some(mount) if is_of(&mount, &self.spec.device) => {
+                self.remember(&mount);
+                Ok(())
+            }
             _ => Err(Failed(format!(
                 "mount of {} at {at} said it was done, but it is not mounted there",
                 self.spec.device
@@ -235,13 +235,7 @@ impl Filesystem {
         self.stuck()?;
         let mount = match self.mounted()? {
             Mounted::Nowhere => return self.released(evict, deadline).await,
-            Mounted::Astray(mount) => {
-                return Err(Failed(format!(
-                    "{} is mounted at {} too, or under another mount there: unmount that by hand",
-                    self.spec.device,
-                    mount.at.display()
-                )));
-            }
+            Mounted::Astray(mount) => return Err(self.astray(&mount)),
             Mounted::Reachable(mount) => mount,
         };
         let at = self.spec.at.display().to_string();
@@ -306,7 +300,7 @@ impl Filesystem {
             Some(_) => return Ok(()),
             None => return Err(Failed(format!("{} does not answer whether it is still in use", self.spec.device))),
         };
-        let target = Target { device: Some(number), ..Target::default() };
+        let target = self.lingering(number).map_err(|e| cannot_see(&e))?;
         let in_use = self.evict(target, evict, deadline).await?;
         let elsewhere = users::elsewhere(number).map_err(|e| cannot_see(&e))?;
         let others: Vec<String> = elsewhere.iter().map(|(p, at)| format!("{} has it at {}", p, at.display())).collect();
@@ -328,7 +322,10 @@ impl Filesystem {
             Some(mount) if mount.is_read_only() && !self.spec.options.iter().any(|option| option == "ro") => {
                 Some(format!("{at} has become read-only: look for errors of its storage"))
             }
-            Some(_) => None,
+            Some(mount) => {
+                self.remember(&mount);
+                None
+            }
             None => Some(format!("nothing is mounted at {at}")),
         })
     }
@@ -345,10 +342,23 @@ impl Filesystem {
         }
     }
 
+    fn astray(&self, mount: &Mount) -> Failed {
+        Failed(format!(
+            "{} is mounted at {} too, or under another mount there: unmount that by hand",
+            self.spec.device,
+            mount.at.display()
+        ))
+    }
+
+    fn no_answer(&self) -> Failed {
+        Failed(format!("{} or {} does not answer", self.spec.device, self.spec.at.display()))
+    }
+
     fn mounted(&self) -> Result<Mounted, Failed> {
         let all = mounts::all().map_err(|e| cannot_see(&e))?;
         let top = all.iter().rfind(|mount| mount.at == self.spec.at);
         if let Some(top) = top.filter(|mount| is_of(mount, &self.spec.device)) {
+            self.remember(top);
             return Ok(Mounted::Reachable(top.clone()));
         }
         // Anything but a device may well be mounted elsewhere for other purposes.
@@ -360,6 +370,20 @@ impl Filesystem {
 
 fn cannot_see(error: &io::Error) -> Failed {
     Failed(format!("cannot see what is mounted: {error}"))
+}
+
+/// That nothing is mounted at the place.
+fn free(spec: &FilesystemSpec) -> Result<(), Failed> {
+    match mounts::at(&spec.at).map_err(|e| cannot_see(&e))? {
+        None => Ok(()),
+        Some(mount) => Err(Failed(format!(
+            "{} is taken: {} ({}) is mounted there, not {}; unmount it or choose another place",
+            spec.at.display(),
+            mount.source.display(),
+            mount.fstype,
+            spec.device
+        ))),
+    }
 }
 
 /// The number of a block device; an error for anything else.
@@ -387,24 +411,17 @@ impl Resource for Filesystem {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         self.stuck()?;
-        if let Some(mount) = mounts::at(&self.spec.at).map_err(|e| cannot_see(&e))? {
-            if is_of(&mount, &self.spec.device) {
-                return Ok(());
-            }
-            return Err(Failed(format!(
-                "{} is taken: {} ({}) is mounted there, not {}; unmount it or choose another place",
-                self.spec.at.display(),
-                mount.source.display(),
-                mount.fstype,
-                self.spec.device
-            )));
+        match self.mounted()? {
+            Mounted::Reachable(_) => return Ok(()),
+            Mounted::Astray(mount) => return Err(self.astray(&mount)),
+            Mounted::Nowhere => {}
         }
-        if self.spec.mount_point == MountPoint::Created {
-            let at = self.spec.at.clone();
-            let made = by(deadline, move || std::fs::create_dir_all(at)).await;
-            let made = made.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut)));
-            made.map_err(|e| Failed(format!("cannot make the mount point {}: {e}", self.spec.at.display())))?;
-        }
+        let spec = self.spec.clone();
+        let prepared = by(deadline, move || {
+            free(&spec)?;
+            place::prepare(&spec.at, spec.mount_point, spec.not_empty)
+        });
+        prepared.await.unwrap_or_else(|| Err(self.no_answer()))?;
         self.forget_what_was_read(deadline).await?;
         self.check(context, deadline).await?;
         self.mount(context, deadline).await
@@ -454,9 +471,7 @@ impl Resource for Filesystem {
         let (spec, fsck) = (self.spec.clone(), self.fsck());
         // Bounded, because it is asked all the time and what it looks at may be on storage that hangs.
         let looked = by(Instant::now() + Duration::from_secs(5), move || lacks(&spec, fsck)).await;
-        looked.unwrap_or_else(|| {
-            Err(Failed(format!("{} or {} does not answer", self.spec.device, self.spec.at.display())))
-        })
+        looked.unwrap_or_else(|| Err(self.no_answer()))
     }
 }
 
@@ -466,8 +481,10 @@ fn lacks(spec: &FilesystemSpec, fsck: Fsck) -> Result<(), Failed> {
             Failed(format!("the device {} cannot be used: {e}; check its cabling, paths and name", spec.device))
         })?;
     }
-    if spec.mount_point == MountPoint::Existing && !spec.at.is_dir() {
-        return Err(Failed(format!("the mount point {} is not a directory: create it", spec.at.display())));
+    // In service here, the place shows what is in the filesystem.
+    if !mounts::at(&spec.at).map_err(|e| cannot_see(&e))?.is_some_and(|mount| is_of(&mount, &spec.device)) {
+        free(spec)?;
+        place::look(&spec.at, spec.mount_point, spec.not_empty)?;
     }
     command::resolve("mount")?;
     command::resolve("umount")?;

@@ -12,7 +12,7 @@ use ha_core::time::Span;
 use nix::sys::signal::Signal;
 
 use super::exec::ExecSpec;
-use super::filesystem::{FilesystemSpec, Fsck, MountPoint};
+use super::filesystem::{FilesystemSpec, Fsck, MountPoint, NotEmpty};
 use super::process::{Check, FoundOn, ProcessSpec, Ready};
 use super::systemd::SystemdSpec;
 use crate::systemd::UnitName;
@@ -87,6 +87,7 @@ impl FilesystemSpec {
     ///     options: ["noatime"],
     ///     fsck: Preen,                     // or Never, or Force
     ///     mount_point: Existing,           // or Created
+    ///     not_empty: Refuse,               // or Allow
     /// )
     /// ```
     pub fn read(fields: &mut Fields<'_>) -> Option<FilesystemSpec> {
@@ -99,6 +100,9 @@ impl FilesystemSpec {
         });
         let mount_point = fields.value("mount_point").map_or(Some(MountPoint::Existing), |value| {
             choice(value, "mount point", &[("Existing", MountPoint::Existing), ("Created", MountPoint::Created)])
+        });
+        let not_empty = fields.value("not_empty").map_or(Some(NotEmpty::Refuse), |value| {
+            choice(value, "treatment", &[("Refuse", NotEmpty::Refuse), ("Allow", NotEmpty::Allow)])
         });
         let at = at?;
         // The kernel shows mount points in one way of writing only, and they are found again by it.
@@ -114,6 +118,7 @@ impl FilesystemSpec {
             options,
             fsck: fsck?,
             mount_point: mount_point?,
+            not_empty: not_empty?,
         })
     }
 }

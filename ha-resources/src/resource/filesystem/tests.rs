@@ -6,15 +6,21 @@ use nix::sched::{CloneFlags, unshare};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-/// A loop device with an ext4 filesystem, in a mount namespace of this test's own.
+/// A loop device with a filesystem, in a mount namespace of this test's own.
 struct Storage {
     directory: tempfile::TempDir,
     device: String,
+    fstype: &'static str,
 }
 
 impl Storage {
-    /// `None`, said loudly, where such a thing cannot be had.
+    /// With ext4. `None`, said loudly, where such a thing cannot be had.
     fn new() -> Option<Storage> {
+        Storage::of("ext4", 16)
+    }
+
+    /// With a filesystem of this type, on so many MiB.
+    fn of(fstype: &'static str, size: u64) -> Option<Storage> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: only root can mount");
             return None;
@@ -24,10 +30,20 @@ impl Storage {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("image");
-        std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        output(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
+        std::fs::File::create(&image).unwrap().set_len(size << 20).unwrap();
+        let force = if fstype == "ext4" { "-F" } else { "-f" };
+        output(Command::new(format!("mkfs.{fstype}")).args(["-q", force]).arg(&image))?;
         let device = output(Command::new("losetup").args(["--find", "--show"]).arg(&image))?;
-        Some(Storage { directory, device })
+        let storage = Storage { directory, device, fstype };
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap();
+        // A kernel may have it as a module, which the first mount loads.
+        if !known.split_ascii_whitespace().any(|name| name == fstype) {
+            let at = storage.directory.path().join("probe");
+            std::fs::create_dir(&at).unwrap();
+            output(Command::new("mount").args(["-t", fstype, &storage.device]).arg(&at))?;
+            output(Command::new("umount").arg(&at)).unwrap();
+        }
+        Some(storage)
     }
 
     fn at(&self) -> PathBuf {
@@ -38,10 +54,11 @@ impl Storage {
         FilesystemSpec {
             device: self.device.clone(),
             at: self.at(),
-            fstype: "ext4".to_owned(),
+            fstype: self.fstype.to_owned(),
             options: vec!["noatime".to_owned()],
             fsck: None,
             mount_point: MountPoint::Created,
+            not_empty: NotEmpty::Refuse,
         }
     }
 
@@ -241,13 +258,103 @@ async fn what_this_node_lacks_is_said_before_it_matters() {
         options: Vec::new(),
         fsck: None,
         mount_point: MountPoint::Existing,
+        not_empty: NotEmpty::Allow,
     };
     let Failed(why) = Filesystem::new(spec.clone()).ready().await.unwrap_err();
     assert!(why.contains("no-such-device"), "{why}");
     let spec = FilesystemSpec { device: "server:/export".to_owned(), fstype: "nfs".to_owned(), ..spec };
     let Failed(why) = Filesystem::new(spec.clone()).ready().await.unwrap_err();
     assert!(why.contains("/no/such/place"), "{why}");
-    let spec = FilesystemSpec { at: PathBuf::from("/"), fsck: Some(Fsck::Force), ..spec };
+    let at = tempfile::tempdir().unwrap();
+    let spec = FilesystemSpec { at: at.path().to_owned(), fsck: Some(Fsck::Force), ..spec };
     let Failed(why) = Filesystem::new(spec).ready().await.unwrap_err();
     assert!(why.contains("fsck.nfs"), "{why}");
+}
+
+#[tokio::test]
+async fn a_place_that_would_hide_files_or_leads_elsewhere_is_refused_before_anything_is_touched() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    std::fs::create_dir(storage.at()).unwrap();
+    std::fs::write(storage.at().join("forgotten"), "x").unwrap();
+    let filesystem = Filesystem::new(storage.spec());
+    for Failed(why) in [filesystem.ready().await.unwrap_err(), filesystem.start(&data).await.unwrap_err()] {
+        assert!(why.contains("not empty") && why.contains("\"forgotten\""), "{why}");
+    }
+    assert_eq!(mounts::at(&storage.at()).unwrap(), None);
+    let hiding = Filesystem::new(FilesystemSpec { not_empty: NotEmpty::Allow, ..storage.spec() });
+    assert_eq!(hiding.ready().await, Ok(()));
+    hiding.start(&data).await.unwrap();
+    // What is in the filesystem itself is no reason to refuse it where it is mounted.
+    assert_eq!(filesystem.ready().await, Ok(()));
+    filesystem.start(&data).await.unwrap();
+    assert_eq!(filesystem.monitor(&data).await, Verdict::Good);
+    filesystem.stop(&data).await.unwrap();
+    assert!(storage.at().join("forgotten").exists());
+
+    let link = storage.directory.path().join("link");
+    std::os::unix::fs::symlink(storage.at(), &link).unwrap();
+    let linked = Filesystem::new(FilesystemSpec { at: link, ..storage.spec() });
+    for Failed(why) in [linked.ready().await.unwrap_err(), linked.start(&data).await.unwrap_err()] {
+        assert!(why.contains("symbolic link"), "{why}");
+    }
+    assert!(mounts::all().unwrap().iter().all(|mount| mount.source != Path::new(&storage.device)));
+}
+
+#[tokio::test]
+async fn a_device_that_is_mounted_elsewhere_and_a_place_that_is_taken_are_refused() {
+    let Some(storage) = Storage::new() else { return };
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    let elsewhere = storage.directory.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    output(Command::new("mount").arg(&storage.device).arg(&elsewhere)).unwrap();
+    let Failed(why) = filesystem.start(&data).await.unwrap_err();
+    assert!(why.contains(&format!("is mounted at {} too", elsewhere.display())), "{why}");
+    assert!(!storage.at().exists(), "nothing was touched");
+    output(Command::new("umount").arg(&elsewhere)).unwrap();
+    std::fs::create_dir(storage.at()).unwrap();
+    mount(Some("other"), &storage.at(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let Failed(why) = filesystem.ready().await.unwrap_err();
+    assert!(why.contains("is taken: other (tmpfs)"), "{why}");
+}
+
+/// What must be so with every filesystem that keeps what it has on a device: its users are found, and the kernel lets go of the device.
+async fn lives_here(storage: Storage) {
+    let data = context("data");
+    let filesystem = Filesystem::new(storage.spec());
+    assert_eq!(filesystem.ready().await, Ok(()));
+    filesystem.stop(&data).await.unwrap();
+    filesystem.start(&data).await.unwrap();
+    filesystem.start(&data).await.unwrap();
+    assert_eq!(filesystem.monitor(&data).await, Verdict::Good);
+    std::fs::write(storage.at().join("page"), "hello").unwrap();
+    let stubborn = storage.user("exec 3<> page; trap '' TERM; touch trapped; while :; do sleep 0.05; done");
+    until("it ignores the signal", || storage.at().join("trapped").exists().then_some(())).await;
+    let Failed(why) = filesystem.stop(&within(&data, Duration::from_secs(1))).await.unwrap_err();
+    assert!(why.contains("sh (pid"), "{why}");
+    output(Command::new("umount").arg("--lazy").arg(storage.at())).unwrap();
+    let Failed(why) = filesystem.stop(&within(&data, Duration::from_secs(1))).await.unwrap_err();
+    assert!(why.contains("the kernel still holds it"), "{why}");
+    filesystem.kill(&data).await.unwrap();
+    assert!(!stubborn.id().is_alive());
+
+    filesystem.start(&data).await.unwrap();
+    assert_eq!(std::fs::read_to_string(storage.at().join("page")).unwrap(), "hello");
+    output(Command::new("mount").args(["-o", "remount,ro"]).arg(storage.at())).unwrap();
+    assert!(matches!(filesystem.monitor(&data).await, Verdict::Bad(why) if why.contains("read-only")));
+    filesystem.kill(&data).await.unwrap();
+    assert_eq!(mounts::at(&storage.at()).unwrap(), None);
+}
+
+#[tokio::test]
+async fn xfs_lives_here_too() {
+    let Some(storage) = Storage::of("xfs", 512) else { return };
+    lives_here(storage).await;
+}
+
+#[tokio::test]
+async fn btrfs_lives_here_too() {
+    let Some(storage) = Storage::of("btrfs", 512) else { return };
+    lives_here(storage).await;
 }

@@ -90,18 +90,38 @@ fn place_of(path: &Path) -> Option<Place> {
 
 /// A process in each other mount namespace in which the device is mounted, and where.
 pub(super) fn elsewhere(device: (u32, u32)) -> io::Result<Vec<(Stat, PathBuf)>> {
-    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
-    let mut seen: BTreeSet<PathBuf> = namespace("thread-self").into_iter().collect();
+    let own = namespace("thread-self");
+    let others = tables()?.into_iter().filter(|(process, _)| namespace(&process.pid.to_string()) != own);
+    let found = others.filter_map(|(process, mounts)| {
+        let mount = mounts.into_iter().find(|mount| mount.device == device)?;
+        Some((process, mount.at))
+    });
+    Ok(found.collect())
+}
+
+/// Whether a mount of this number is in the table of any mount namespace. One that was unmounted lazily is in none.
+pub(super) fn is_mounted_anywhere(id: u64) -> io::Result<bool> {
+    // A thread may be in a namespace without any process.
+    let own = crate::mounts::all()?.iter().any(|mount| mount.id == id);
+    Ok(own || tables()?.iter().any(|(_, mounts)| mounts.iter().any(|mount| mount.id == id)))
+}
+
+fn namespace(of: &str) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{of}/ns/mnt")).ok()
+}
+
+/// What is mounted in each mount namespace, and a process in it.
+fn tables() -> io::Result<Vec<(Stat, Vec<Mount>)>> {
+    let mounts = |of: &str| -> Vec<Mount> {
+        let text = std::fs::read(format!("/proc/{of}/mountinfo")).unwrap_or_default();
+        text.split(|b| *b == b'\n').filter_map(Mount::parse).collect()
+    };
+    let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for process in Stat::all()?.into_iter().filter(Stat::is_alive) {
-        let Some(its) = namespace(&process.pid.to_string()) else { continue };
-        if !seen.insert(its) {
-            continue;
-        }
-        let text = std::fs::read(format!("/proc/{}/mountinfo", process.pid)).unwrap_or_default();
-        let mut mounts = text.split(|b| *b == b'\n').filter_map(Mount::parse);
-        if let Some(mount) = mounts.find(|mount| mount.device == device) {
-            found.push((process, mount.at));
+        let pid = process.pid.to_string();
+        if namespace(&pid).is_some_and(|its| seen.insert(its)) {
+            found.push((process, mounts(&pid)));
         }
     }
     Ok(found)
