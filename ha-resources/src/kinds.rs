@@ -18,6 +18,7 @@ use crate::resource::filesystem::{Filesystem, FilesystemSpec};
 use crate::resource::lsb::{Lsb, LsbSpec};
 use crate::resource::ocf::{Ocf, OcfSpec};
 use crate::resource::process::{Process, ProcessSpec};
+use crate::resource::route::{Route, RouteSpec};
 use crate::resource::systemd::{Systemd, SystemdSpec};
 use crate::resource::{Advice, Directories};
 use crate::systemd::ServiceManager;
@@ -43,6 +44,8 @@ pub enum ResourceDefinition {
     Lsb(LsbSpec),
     /// A unit of the service manager.
     Systemd(SystemdSpec),
+    /// A route.
+    Route(RouteSpec),
 }
 
 impl ResourceDefinition {
@@ -54,6 +57,7 @@ impl ResourceDefinition {
             ResourceDefinition::Filesystem(spec) => Arc::new(Filesystem::new(spec)),
             ResourceDefinition::Address(spec) => Arc::new(Address::new(spec)),
             ResourceDefinition::Systemd(spec) => Arc::new(Systemd::new(spec, ServiceManager::of_machine())),
+            ResourceDefinition::Route(spec) => Arc::new(Route::new(spec)),
             ResourceDefinition::Ocf(spec) => Arc::new(Ocf::new(spec, directories.clone())),
             ResourceDefinition::Lsb(spec) => Arc::new(Lsb::new(spec, directories.clone())),
         }
@@ -69,7 +73,8 @@ impl ResourceDefinition {
             | ResourceDefinition::Exec(_)
             | ResourceDefinition::Filesystem(_)
             | ResourceDefinition::Address(_)
-            | ResourceDefinition::Systemd(_) => Vec::new(),
+            | ResourceDefinition::Systemd(_)
+            | ResourceDefinition::Route(_) => Vec::new(),
         }
     }
 }
@@ -120,7 +125,7 @@ impl Kinds for Builtin {
     type Probe = ProbeDefinition;
 
     fn resource_kinds(&self) -> &[&'static str] {
-        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd"]
+        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route"]
     }
 
     fn claim_kinds(&self) -> &[&'static str] {
@@ -140,6 +145,7 @@ impl Kinds for Builtin {
             "Ocf" => OcfSpec::read(fields).map(ResourceDefinition::Ocf),
             "Lsb" => LsbSpec::read(fields).map(ResourceDefinition::Lsb),
             "Systemd" => SystemdSpec::read(fields).map(ResourceDefinition::Systemd),
+            "Route" => RouteSpec::read(fields).map(ResourceDefinition::Route),
             _ => None,
         }
     }

@@ -9,6 +9,7 @@ pub mod lsb;
 pub mod ocf;
 pub mod process;
 mod read;
+pub mod route;
 mod started;
 pub mod systemd;
 

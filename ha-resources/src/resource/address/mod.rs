@@ -12,7 +12,7 @@
 //! that does not serve unready; for one that serves, use a probe as the hierarchy's utility.
 
 mod frames;
-mod netlink;
+pub(in crate::resource) mod netlink;
 mod packet;
 mod removal;
 #[cfg(test)]

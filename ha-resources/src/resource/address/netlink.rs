@@ -18,12 +18,12 @@ use super::frames::Mac;
 
 /// A network interface at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) index: u32,
+pub(in crate::resource) struct Link {
+    pub(in crate::resource) index: u32,
     /// `None` where there is no Ethernet below, as on the loopback interface.
     pub(super) mac: Option<Mac>,
     /// Set up by the administrator.
-    pub(super) up: bool,
+    pub(in crate::resource) up: bool,
     /// Something is plugged in.
     pub(super) carrier: bool,
 }
@@ -56,19 +56,24 @@ pub(super) enum News {
 }
 
 /// A connection to the kernel, open as long as it is held.
-pub(super) struct Netlink {
+pub(in crate::resource) struct Netlink {
     handle: Handle,
 }
 
 impl Netlink {
-    pub(super) fn open() -> Result<Self, Failed> {
+    pub(in crate::resource) fn open() -> Result<Self, Failed> {
         let (connection, handle, _) = new_connection().map_err(|e| Failed(format!("cannot open netlink: {e}")))?;
         tokio::spawn(connection);
         Ok(Netlink { handle })
     }
 
+    /// For what is about neither interfaces nor addresses.
+    pub(in crate::resource) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// `None`: there is no such interface.
-    pub(super) async fn link(&self, interface: &str) -> Result<Option<Link>, Failed> {
+    pub(in crate::resource) async fn link(&self, interface: &str) -> Result<Option<Link>, Failed> {
         let mut found = self.handle.link().get().match_name(interface.to_owned()).execute();
         match found.try_next().await {
             Ok(message) => Ok(message.as_ref().map(link_of)),
@@ -120,7 +125,7 @@ impl Netlink {
 }
 
 /// Whether the kernel answered with this error.
-fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
+pub(in crate::resource) fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(answer) if answer.to_io().raw_os_error() == Some(errno as i32))
 }
 
