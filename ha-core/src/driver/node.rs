@@ -7,7 +7,7 @@ use super::reload::{Member, Reload, ReloadReport};
 use crate::contact::KeyRing;
 use crate::engine::{Command, Refused, Reply, Snapshot};
 use crate::name::{ClusterName, NodeName};
-use crate::record::{Event, Ongoing, Timeline};
+use crate::record::{Event, FencingNews, Ongoing, Timeline};
 
 /// Whether a node's loop has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) enum Request {
     Reload { members: Vec<Member>, mode: Reload, answer: oneshot::Sender<ReloadReport> },
     Trouble { part: String, trouble: Option<String> },
     Reset(String),
+    Fencing { node: NodeName, news: FencingNews },
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -104,6 +105,12 @@ impl Node {
     /// Something is wrong with a part of this machine, in words, or not any more: it is among the node's problems until then.
     pub async fn complain(&self, part: &str, trouble: Option<String>) -> Result<(), Gone> {
         self.control.send(Request::Trouble { part: part.to_owned(), trouble }).await.map_err(|_| Gone)
+    }
+
+    /// Something is new of the fencing of another node, which whoever owns this one carries out. A proof makes that node count as gone for a
+    /// short time, if it was not heard since the fencing began.
+    pub async fn fencing(&self, node: NodeName, news: FencingNews) -> Result<(), Gone> {
+        self.control.send(Request::Fencing { node, news }).await.map_err(|_| Gone)
     }
 
     /// Has the watchdog reset this machine. Where there is none, or it cannot, that is among the node's problems.

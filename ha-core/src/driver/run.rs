@@ -327,6 +327,7 @@ impl Run {
                 let _ = self.inputs.send(Input::Trouble { part, trouble });
             }
             Request::Reset(why) => self.reset(why),
+            Request::Fencing { node, news } => self.take(Input::Fencing { node, news }),
             Request::Shutdown(done) => {
                 let _ = done.send(());
             }

@@ -12,6 +12,7 @@ use super::{Engine, Input, Joining};
 use crate::contact::Message;
 use crate::hierarchy::Hierarchy;
 use crate::name::{HierarchyName, ResourceName};
+use crate::record::Happened;
 use crate::time::Time;
 
 /// A call of one of the methods of [`Engine`] that change it.
@@ -98,7 +99,11 @@ impl Input {
             | Input::ClaimLost { hierarchy, .. }
             | Input::StandsOn { hierarchy, .. } => Some(hierarchy),
             Input::Command { command, .. } => command.what.hierarchy(),
-            Input::Received { .. } | Input::Lease { .. } | Input::Pressure(_) | Input::Trouble { .. } => None,
+            Input::Received { .. }
+            | Input::Lease { .. }
+            | Input::Pressure(_)
+            | Input::Trouble { .. }
+            | Input::Fencing { .. } => None,
         }
     }
 }
@@ -150,6 +155,7 @@ impl fmt::Display for Input {
                     storage.iter().map(|one| format!("{} is {}", one.name, one.identity)).collect();
                 write!(f, "{hierarchy}: {}", names.join(", "))
             }
+            Input::Fencing { node, news } => Happened::Fencing { node: node.clone(), news: news.clone() }.fmt(f),
             Input::ClaimLost { hierarchy, loss, .. } => write!(f, "{hierarchy}: claim lost: {loss}"),
             Input::Released { hierarchy, answer: Ok(()), .. } => write!(f, "{hierarchy}: claim released"),
             Input::Released { hierarchy, answer: Err(why), .. } => write!(f, "{hierarchy}: claim not released: {why}"),

@@ -9,7 +9,7 @@ use super::command::{Command, Refused, Reply};
 use crate::claim::{Acquire, EarlyFailures, Held, Holding, LeaseNews, Loss, Refusal, Storage, Tenure};
 use crate::contact::{Directive, Message, Transmit};
 use crate::name::{ChannelName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
-use crate::record::Event;
+use crate::record::{Event, FencingNews};
 use crate::recovery::{OpId, Operation, Outcome, Pressure};
 use crate::time::Time;
 
@@ -142,6 +142,13 @@ pub enum Input {
         hierarchy: HierarchyName,
         /// Which.
         storage: Vec<Storage>,
+    },
+    /// Another node is being fenced, or was. Must come when its fencing began, too, and be true: see [`crate::record::FencingNews::Proven`].
+    Fencing {
+        /// The other node.
+        node: NodeName,
+        /// What.
+        news: FencingNews,
     },
 }
 

@@ -168,6 +168,7 @@ impl Engine {
             PeerState::Alive | PeerState::Late => Hearing::InContact,
             PeerState::Unknown if self.contact.settled() => Hearing::Lost,
             PeerState::Unknown => Hearing::Awaited,
+            PeerState::Lost { .. } if self.is_fenced(peer) => Hearing::Fenced,
             PeerState::Lost { .. } => Hearing::Lost,
             PeerState::Left => Hearing::Left,
         };

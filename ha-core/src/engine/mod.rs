@@ -9,6 +9,7 @@
 mod asked;
 mod call;
 mod command;
+mod fencing;
 mod hearing;
 mod io;
 mod judge;
@@ -90,6 +91,7 @@ enum TimerKey {
     TenureEnd(HierarchyName),
     LeaseEnd(String),
     Request(u64),
+    FencedUntil(NodeName),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,6 +138,8 @@ pub struct Engine {
     by_node: BTreeMap<NodeName, BTreeSet<HierarchyName>>,
     leases: BTreeMap<String, Lease>,
     troubles: BTreeMap<String, String>,
+    /// Nodes that were proven to be off, each with when its fencing began.
+    fenced: BTreeMap<NodeName, Time>,
     standby: Option<String>,
     pressure: Pressure,
     draining: bool,
@@ -167,6 +171,7 @@ impl Engine {
             by_node: BTreeMap::new(),
             leases: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            fenced: BTreeMap::new(),
             standby,
             pressure: Pressure::Calm,
             draining: false,
@@ -356,6 +361,7 @@ impl Engine {
             Input::Pressure(pressure) => self.pressure = pressure,
             Input::Trouble { part, trouble } => self.trouble(part, trouble),
             Input::ClaimLost { hierarchy, epoch, loss } => self.lost(&hierarchy, epoch, &loss),
+            Input::Fencing { node, news } => self.fencing(node, news),
             Input::StandsOn { hierarchy, storage } => {
                 if let Some(entry) = self.entries.get_mut(&hierarchy) {
                     entry.storage = storage;
@@ -409,6 +415,7 @@ impl Engine {
             TimerKey::TenureEnd(name) => self.tenure_ends(&name),
             TimerKey::LeaseEnd(lease) => self.lease_ends(&lease),
             TimerKey::Request(request) => self.request_failed(request, "no answer in time"),
+            TimerKey::FencedUntil(node) => self.forget_fencing(&node),
         }
     }
 

@@ -116,6 +116,8 @@ pub enum Hearing {
     Lost,
     /// Said goodbye.
     Left,
+    /// Silent, and proven to have been switched off since it was last heard.
+    Fenced,
 }
 
 /// What this node knows of another one.
@@ -212,6 +214,7 @@ pub fn standing(view: &View<'_>) -> Judgement {
         match (other.hearing, ineligible(view, other)) {
             (Hearing::Lost, _) => facts.add(format!("{name} ranks higher, but contact with it is lost")),
             (Hearing::Left, _) => facts.add(format!("{name} ranks higher, but it said goodbye")),
+            (Hearing::Fenced, _) => facts.add(format!("{name} ranks higher, but it was fenced and is proven to be off")),
             (Hearing::Awaited, _) => {
                 facts.add(format!("{name} ranks higher and has not been heard since this agent began: waiting for it"));
                 return judge(Standing::Behind(name.clone()), facts);
@@ -232,7 +235,7 @@ pub fn beliefs(view: &View<'_>) -> Beliefs {
     let believe = |o: &Other<'_>| match (o.hearing, o.announced) {
         (Hearing::InContact, Some(a)) if a.phase.holds_claim() || a.phase == AnnouncedPhase::Claiming => Belief::Heard,
         (Hearing::InContact, None) if !o.synced => Belief::Heard,
-        (Hearing::Left, _) => Belief::Gone,
+        (Hearing::Left | Hearing::Fenced, _) => Belief::Gone,
         // One in contact that says that it does not serve may have won the claim since, with its word still on the way:
         // the claim itself finds out whether it defends it.
         (Hearing::InContact | Hearing::Lost | Hearing::Awaited, _) => Belief::Lost,

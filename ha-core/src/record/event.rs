@@ -246,6 +246,56 @@ pub enum Happened {
         /// Why, as they gave it.
         why: String,
     },
+    /// Another node is being fenced, or was.
+    Fencing {
+        /// The other node.
+        node: NodeName,
+        /// What.
+        news: FencingNews,
+    },
+}
+
+/// What there is to tell of the fencing of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FencingNews {
+    /// It was ordered, and begins.
+    Begun {
+        /// By whom.
+        by: String,
+        /// Why, as they gave it.
+        reason: String,
+    },
+    /// The node was off: every device of one level said so when it was asked after it had been told to switch the node off.
+    Proven {
+        /// When the fencing began, on this node's clock: nothing had been switched off before.
+        begun: Time,
+        /// Which devices said so, in words.
+        how: String,
+    },
+    /// It could not be shown that the node is off: nothing follows from it.
+    NotProven {
+        /// What each device did, in words.
+        why: String,
+    },
+    /// After a proof, the node was switched on again, or that was tried.
+    SwitchedOn {
+        /// What went wrong, if something did.
+        trouble: Option<String>,
+    },
+}
+
+impl FencingNews {
+    fn of(&self, node: &NodeName, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FencingNews::Begun { by, reason } if reason.is_empty() => write!(f, "fencing {node}, by {by}"),
+            FencingNews::Begun { by, reason } => write!(f, "fencing {node}, by {by}: {reason}"),
+            FencingNews::Proven { how, .. } => write!(f, "{node} is fenced, proven to be off: {how}"),
+            FencingNews::NotProven { why } => write!(f, "fencing {node} is NOT proven, it may be running: {why}"),
+            FencingNews::SwitchedOn { trouble: None } => write!(f, "{node} was switched on again"),
+            FencingNews::SwitchedOn { trouble: Some(why) } => write!(f, "{node} was not switched on again: {why}"),
+        }
+    }
 }
 
 /// What a change of what is wanted means for who serves a hierarchy.
@@ -345,6 +395,7 @@ impl fmt::Display for Happened {
             Happened::Directive { what, by, reason, .. } if reason.is_empty() => write!(f, "{what}, by {by}"),
             Happened::Directive { what, by, reason, .. } => write!(f, "{what}, by {by}: {reason}"),
             Happened::ClaimBroken { was, by, why } => write!(f, "claim broken by {by}, which was {was}: {why}"),
+            Happened::Fencing { node, news } => news.of(node, f),
             Happened::Switchover { to, why } => write!(f, "handing over to {to}: {why}"),
             Happened::NodeReset { why } => write!(f, "this node must be reset: {why}"),
             Happened::TimeGap { gap } => write!(f, "this node did not run for {gap:.1?}: proving everything anew"),
@@ -366,6 +417,7 @@ impl Happened {
                 | Happened::Quarantined { .. }
                 | Happened::NodeReset { .. }
                 | Happened::TimeGap { .. }
+                | Happened::Fencing { .. }
                 | Happened::Trouble { .. }
         )
     }

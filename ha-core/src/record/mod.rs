@@ -11,6 +11,6 @@ mod timelines;
 #[cfg(test)]
 mod timelines_tests;
 
-pub use event::{Event, Happened, Wish};
+pub use event::{Event, FencingNews, Happened, Wish};
 pub use timeline::{Afterwards, Cause, Fault, Mark, Ongoing, Return, Timeline};
 pub use timelines::Timelines;

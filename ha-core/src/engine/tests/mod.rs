@@ -5,6 +5,7 @@ mod chaos;
 mod commands;
 mod crowd;
 mod faults;
+mod fenced;
 mod first;
 mod history;
 mod leases;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::claim::{EarlyFailures, Held, Holder, Holding, Loss, Refusal, Tenure};
+use crate::claim::{Belief, EarlyFailures, Held, Holder, Holding, Loss, Refusal, Tenure};
 use crate::contact::{AnnouncedPhase, Message, Timing};
 use crate::hierarchy::{Monitor, Policy, ResourceSpec, Timeouts};
 use crate::name::{BootId, ChannelName, ResourceName};
@@ -152,6 +153,8 @@ struct Cluster {
     acts: BTreeMap<(String, String, String, &'static str), Act>,
     random: u64,
     max_recoveries: usize,
+    /// Whoever believes that a holder is gone takes its claim at once, as with reservations.
+    revocable: bool,
     /// The claims live on a shared lease of this name.
     lease: Option<String>,
     starts_at_once: usize,
@@ -186,6 +189,7 @@ impl Cluster {
             acts: BTreeMap::new(),
             random: 0x9e37_79b9_7f4a_7c15,
             max_recoveries: 64,
+            revocable: false,
             lease: None,
             starts_at_once: 0,
             started_order: Vec::new(),
@@ -498,6 +502,11 @@ impl Cluster {
                     truth.holder = None;
                 }
                 let taken = match (&truth.holder, &truth.heir) {
+                    (Some((holder, _)), _)
+                        if self.revocable && request.beliefs.get(holder) == Some(&Belief::Gone) =>
+                    {
+                        None
+                    }
                     (Some((holder, _)), _) if holder != me => Some(holder.clone()),
                     (None, Some(heir)) if heir != me && truth.until > now => Some(heir.clone()),
                     _ => None,

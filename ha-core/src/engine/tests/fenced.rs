@@ -1,0 +1,116 @@
+//! A node that was fenced: what a proof is good for, and when it is not.
+
+use super::*;
+use crate::record::FencingNews;
+
+impl Cluster {
+    /// Alpha holds the claim and has lost its power; beta has lost contact with it.
+    fn without_alpha() -> Self {
+        let mut cluster = Cluster::serving(2);
+        cluster.revocable = true;
+        cluster.power_off(ALPHA);
+        cluster.until("contact is lost", |c| c.engine(BETA).contact.peer(&node(ALPHA)).is_some_and(lost));
+        cluster
+    }
+
+    /// Beta is told that alpha was proven to be off, by a fencing that began then.
+    fn proven(&mut self, begun: Time) {
+        let how = "fence_lab says off".to_owned();
+        self.input(BETA, Input::Fencing { node: node(ALPHA), news: FencingNews::Proven { begun, how } });
+    }
+
+    fn belief(&self) -> Belief {
+        self.engine(BETA).beliefs(&hier("web"))[&node(ALPHA)]
+    }
+
+    fn fencing_told(&self) -> Vec<String> {
+        let events = self.machines[&node(BETA)].events.iter();
+        events.filter(|e| matches!(e.what, Happened::Fencing { .. })).map(ToString::to_string).collect()
+    }
+}
+
+fn lost(peer: &crate::contact::Peer) -> bool {
+    matches!(peer.state(), crate::contact::PeerState::Lost { .. })
+}
+
+#[test]
+fn what_a_fenced_node_held_is_taken_at_once() {
+    let mut cluster = Cluster::without_alpha();
+    // The claim alone would have beta wait for the end of the lease.
+    cluster.truths.get_mut(&hier("web")).unwrap().until = cluster.now + secs(100);
+    cluster.run(secs(5));
+    assert_eq!((cluster.places("web"), cluster.belief()), (vec![], Belief::Lost));
+    let began = cluster.now;
+    cluster.input(
+        BETA,
+        Input::Fencing {
+            node: node(ALPHA),
+            news: FencingNews::Begun { by: "root@beta".to_owned(), reason: "it hangs".to_owned() },
+        },
+    );
+    cluster.run(secs(3));
+    assert_eq!((cluster.places("web"), cluster.belief()), (vec![], Belief::Lost), "an order proves nothing");
+    cluster.proven(began);
+    let proven = cluster.now;
+    assert_eq!(cluster.belief(), Belief::Gone);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    assert!(cluster.now < proven + secs(1), "{}", cluster.picture());
+    let expected =
+        ["fencing alpha, by root@beta: it hangs", "alpha is fenced, proven to be off: fence_lab says off"];
+    assert_eq!(cluster.fencing_told(), expected);
+}
+
+#[test]
+fn a_node_that_was_heard_after_its_fencing_began_is_not_gone() {
+    let mut cluster = Cluster::serving(2);
+    cluster.revocable = true;
+    let began = cluster.now;
+    cluster.run(secs(1));
+    cluster.proven(began);
+    assert_eq!(cluster.belief(), Belief::Heard, "it serves and is heard, whatever a device says");
+    cluster.power_off(ALPHA);
+    cluster.until("contact is lost", |c| c.engine(BETA).contact.peer(&node(ALPHA)).is_some_and(lost));
+    assert_eq!(cluster.belief(), Belief::Lost);
+    cluster.proven(cluster.now);
+    assert_eq!(cluster.belief(), Belief::Gone, "another fencing, in which it was not heard");
+}
+
+#[test]
+fn a_later_life_ends_it() {
+    let mut cluster = Cluster::without_alpha();
+    cluster.proven(cluster.now);
+    cluster.until("beta serves", |c| c.serves(BETA, "web"));
+    cluster.power_on(ALPHA);
+    cluster.until("alpha is heard", |c| c.engine(BETA).contact.in_contact(&node(ALPHA)));
+    assert_ne!(cluster.belief(), Belief::Gone);
+    cluster.power_off(ALPHA);
+    cluster.until("contact is lost", |c| c.engine(BETA).contact.peer(&node(ALPHA)).is_some_and(lost));
+    assert_eq!(cluster.belief(), Belief::Lost, "the proof was of the life before");
+}
+
+#[test]
+fn a_proof_counts_for_a_short_time() {
+    let mut cluster = Cluster::without_alpha();
+    cluster.machines.get_mut(&node(BETA)).unwrap().storage_cut = true;
+    cluster.proven(cluster.now);
+    cluster.run(secs(14));
+    assert_eq!(cluster.belief(), Belief::Gone);
+    cluster.run(secs(2));
+    assert_eq!(cluster.belief(), Belief::Lost);
+    assert!(cluster.engine(BETA).fenced.is_empty());
+}
+
+#[test]
+fn nothing_follows_from_what_is_not_proven_or_of_no_other_node() {
+    let mut cluster = Cluster::without_alpha();
+    let news = FencingNews::NotProven { why: "fence_lab says on".to_owned() };
+    cluster.input(BETA, Input::Fencing { node: node(ALPHA), news });
+    assert_eq!(cluster.belief(), Belief::Lost);
+    assert_eq!(cluster.fencing_told(), ["fencing alpha is NOT proven, it may be running: fence_lab says on"]);
+    for stranger in [BETA, "omega"] {
+        let news = FencingNews::Proven { begun: cluster.now, how: String::new() };
+        cluster.input(BETA, Input::Fencing { node: node(stranger), news });
+    }
+    assert!(cluster.engine(BETA).fenced.is_empty());
+    assert_eq!(cluster.fencing_told().len(), 1);
+}
