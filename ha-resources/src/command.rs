@@ -2,7 +2,7 @@
 //!
 //! Decides what environment they get, and that none survives the one who waits for it. Leaves what an exit code means to others.
 
-use std::io;
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ha_core::driver::{Context, Failed, KillHandle};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
@@ -34,6 +35,40 @@ pub(crate) enum Keep {
     Whole(usize),
 }
 
+/// What becomes of what a program leaves running when it ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    /// It runs on.
+    #[default]
+    Stay,
+    /// It is killed.
+    Killed,
+}
+
+/// What a program reads from its standard input. Not shown: it may hold passwords.
+#[derive(Clone, Default)]
+pub(crate) struct Input(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Input {
+    /// A file in memory: whether and when the program reads it is nobody's concern.
+    fn file(&self) -> io::Result<Stdio> {
+        if self.0.is_empty() {
+            return Ok(Stdio::null());
+        }
+        let memory = memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?;
+        let mut file = std::fs::File::from(memory);
+        file.write_all(&self.0)?;
+        file.rewind()?;
+        Ok(Stdio::from(file))
+    }
+}
+
 /// A program to be run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Program {
@@ -49,6 +84,10 @@ pub(crate) struct Program {
     pub(crate) children: Arc<Children>,
     /// What of its output is kept.
     pub(crate) keep: Keep,
+    /// What it reads; nothing if nothing is said.
+    pub(crate) input: Input,
+    /// What becomes of what it leaves running.
+    pub(crate) leftovers: Leftovers,
 }
 
 /// What a program did that ended by itself.
@@ -220,7 +259,7 @@ impl Program {
             .env("PATH", PATH)
             .envs(self.environment)
             .current_dir(self.directory.as_deref().unwrap_or(Path::new("/")))
-            .stdin(Stdio::null())
+            .stdin(self.input.file()?)
             .stdout(writer.try_clone()?)
             .stderr(match self.keep {
                 Keep::LastWords => Stdio::from(writer),
@@ -236,7 +275,7 @@ impl Program {
             handles.push(KillHandle::ProcessGroup { pgid: leader.pid, started: leader.started });
         }
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-        Ok(Running { guard: KillOnDrop(handles), child, output, keep: self.keep })
+        Ok(Running { guard: KillOnDrop(handles), child, output, keep: self.keep, leftovers: self.leftovers })
     }
 }
 
@@ -246,6 +285,7 @@ struct Running {
     child: Child,
     output: pipe::Receiver,
     keep: Keep,
+    leftovers: Leftovers,
 }
 
 struct KillOnDrop(Vec<KillHandle>);
@@ -269,7 +309,9 @@ impl Running {
         loop {
             tokio::select! {
                 status = self.child.wait() => {
-                    self.guard.0.clear();
+                    if self.leftovers == Leftovers::Stay {
+                        self.guard.0.clear();
+                    }
                     self.collect(output);
                     return status.map(|status| (!self.is_too_much(output)).then_some(status));
                 }

@@ -88,8 +88,7 @@ impl Engine {
                 (&entry.directive, entry.utility, &entry.lacking, &entry.storage, entry.upholding, entry.retiring);
             format!("{}{judgement:?}{around:?}{}", entry.life.identity(), self.starting.contains(name))
         });
-        let node =
-            (&self.standby, self.draining, self.farewell, self.settled, &self.queued, &self.dirty, &self.fenced);
+        let node = (&self.standby, self.draining, self.farewell, self.settled, &self.queued, &self.dirty, &self.fenced);
         let timers: Vec<&TimerKey> = self.timers.keys().collect();
         let text = format!("{heard}{told}{node:?}{timers:?}{}", entries.collect::<String>());
         (text, told)

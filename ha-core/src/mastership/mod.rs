@@ -214,7 +214,9 @@ pub fn standing(view: &View<'_>) -> Judgement {
         match (other.hearing, ineligible(view, other)) {
             (Hearing::Lost, _) => facts.add(format!("{name} ranks higher, but contact with it is lost")),
             (Hearing::Left, _) => facts.add(format!("{name} ranks higher, but it said goodbye")),
-            (Hearing::Fenced, _) => facts.add(format!("{name} ranks higher, but it was fenced and is proven to be off")),
+            (Hearing::Fenced, _) => {
+                facts.add(format!("{name} ranks higher, but it was fenced and is proven to be off"))
+            }
             (Hearing::Awaited, _) => {
                 facts.add(format!("{name} ranks higher and has not been heard since this agent began: waiting for it"));
                 return judge(Standing::Behind(name.clone()), facts);

@@ -55,8 +55,7 @@ fn what_a_fenced_node_held_is_taken_at_once() {
     assert_eq!(cluster.belief(), Belief::Gone);
     cluster.until("beta serves", |c| c.serves(BETA, "web"));
     assert!(cluster.now < proven + secs(1), "{}", cluster.picture());
-    let expected =
-        ["fencing alpha, by root@beta: it hangs", "alpha is fenced, proven to be off: fence_lab says off"];
+    let expected = ["fencing alpha, by root@beta: it hangs", "alpha is fenced, proven to be off: fence_lab says off"];
     assert_eq!(cluster.fencing_told(), expected);
 }
 

@@ -502,9 +502,7 @@ impl Cluster {
                     truth.holder = None;
                 }
                 let taken = match (&truth.holder, &truth.heir) {
-                    (Some((holder, _)), _)
-                        if self.revocable && request.beliefs.get(holder) == Some(&Belief::Gone) =>
-                    {
+                    (Some((holder, _)), _) if self.revocable && request.beliefs.get(holder) == Some(&Belief::Gone) => {
                         None
                     }
                     (Some((holder, _)), _) if holder != me => Some(holder.clone()),

@@ -1,8 +1,8 @@
-//! What an OCF agent says of itself: its parameters and its actions, as XML.
+//! What an OCF agent, or a fence agent, says of itself: its parameters and its actions, as XML.
 //!
-//! Source: the Open Cluster Framework's resource agent API 1.0 and 1.1 (`ra-api-1.dtd`, `metadata.rng`). Decides how lenient the
-//! reading is: what an agent leaves out or adds is no error, only what is not XML, or not of an agent. Leaves the comparison with an
-//! operator's parameters to [`super::parameters`].
+//! Source: the Open Cluster Framework's resource agent API 1.0 and 1.1 (`ra-api-1.dtd`, `metadata.rng`), whose form the fence agents' API
+//! has taken over. Decides how lenient the reading is: what an agent leaves out or adds is no error, only what is not XML, or not of an
+//! agent. Leaves the comparison with an operator's parameters to [`super::parameters`].
 
 use std::time::Duration;
 
@@ -98,8 +98,17 @@ impl MetaData {
             let lists: Vec<Node<'_, '_>> = children(root, list).collect();
             lists.into_iter().flat_map(move |list| children(list, element)).collect::<Vec<_>>()
         };
+        let elements = named("parameters", "parameter");
+        let mut parameters: Vec<Parameter> = elements.iter().copied().filter_map(parameter).collect();
+        // So fence agents say what stands in for a deprecated one.
+        for (old, new) in elements.iter().filter_map(|node| node.attribute("obsoletes").zip(node.attribute("name"))) {
+            let replaced = parameters.iter_mut().find(|parameter| parameter.name == old && old != new);
+            if let Some(instead) = replaced.and_then(|parameter| parameter.deprecated.as_mut()) {
+                instead.push(new.to_owned());
+            }
+        }
         Ok(MetaData {
-            parameters: named("parameters", "parameter").into_iter().filter_map(parameter).collect(),
+            parameters,
             actions: named("actions", "action").into_iter().filter_map(action).collect(),
             is_deprecated: children(root, "deprecated").next().is_some(),
         })

@@ -5,9 +5,9 @@
 //! meta-data.
 
 mod codes;
-mod meta_data;
-mod parameters;
-mod read;
+pub(crate) mod meta_data;
+pub(crate) mod parameters;
+pub(crate) mod read;
 #[cfg(test)]
 mod tests;
 

@@ -76,7 +76,8 @@ fn other_standard(parts: &[&str]) -> Option<String> {
     }
 }
 
-fn params(value: Value<'_>) -> Option<BTreeMap<String, String>> {
+/// The parameters of an agent, by name.
+pub(crate) fn params(value: Value<'_>) -> Option<BTreeMap<String, String>> {
     let expected = "a map of names and values, such as {\"ip\": \"10.0.0.10\", \"cidr_netmask\": 24}";
     let entries = value.entries(expected)?;
     let read = entries.into_iter().map(|(key, value)| {
