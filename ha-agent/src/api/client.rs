@@ -41,12 +41,28 @@ impl Client {
     }
 
     /// Asks for lines, and hands over each as it comes, until the agent ends the answer.
-    pub(crate) async fn lines(
+    pub(crate) async fn lines(&self, path: &str, each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+        let response = self.send(Method::GET, path, Bytes::new()).await?;
+        self.read_lines(response, each).await
+    }
+
+    /// Asks for something to be done, and hands over each line of the answer as it comes.
+    pub(crate) async fn post_for_lines(
         &self,
         path: &str,
+        body: &impl Serialize,
+        each: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(body).map_err(|e| Failure::new(Exit::BadInput, e))?;
+        let response = self.send(Method::POST, path, body.into()).await?;
+        self.read_lines(response, each).await
+    }
+
+    async fn read_lines(
+        &self,
+        mut response: Response<Incoming>,
         mut each: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut response = self.send(Method::GET, path, Bytes::new()).await?;
         if response.status() != StatusCode::OK {
             return self.read::<serde::de::IgnoredAny>(response).await.map(|_| ());
         }

@@ -17,13 +17,14 @@ use ha_core::engine::{Command, Refused, Reply, Snapshot};
 use ha_core::name::NodeName;
 use ha_core::record::{Event, Ongoing, Timeline};
 use tokio::sync::broadcast;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::view::Problem;
 
 pub(crate) use listen::{SocketOptions, serve};
 pub(crate) use wire::{
-    CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, OngoingView, ReloadMode, ReloadRequest,
-    ReloadView, TimelineView, WhyView,
+    CommandRequest, ErrorBody, ErrorCode, EventLine, FenceLine, FenceRequest, FenceWhat, Health, HistoryView,
+    OngoingView, ReloadMode, ReloadRequest, ReloadView, TimelineView, WhyView,
 };
 
 /// The node behind the API has ended; the agent is about to.
@@ -52,6 +53,10 @@ pub(crate) trait Agent: Send + Sync + 'static {
 
     /// Reads the configuration again, and applies it if asked to. The error is for people: everything that is wrong.
     async fn reload(&self, mode: ReloadMode) -> Result<ReloadView, String>;
+
+    /// Begins to fence a node, or to look at its devices, on behalf of `by`; tells of each step as it ends. The work goes on when nobody
+    /// listens any more.
+    fn fence(&self, request: FenceRequest, by: String) -> Result<UnboundedReceiver<FenceLine>, ErrorBody>;
 
     /// What the configuration itself makes worth a warning.
     fn warnings(&self) -> Vec<Problem>;

@@ -18,15 +18,15 @@ use ha_core::time::Time;
 use nix::unistd::Gid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::wrappers::{BroadcastStream, UnboundedReceiverStream};
 use tokio_stream::{Stream, StreamExt};
 
 use super::gather::gather;
 use super::peer::Caller;
 use super::{
-    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, Health, HistoryView, OngoingView, ReloadRequest,
-    TimelineView, WhyView,
+    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, FenceLine, FenceRequest, Health, HistoryView, OngoingView,
+    ReloadRequest, TimelineView, WhyView,
 };
 use crate::view::ClusterView;
 
@@ -51,6 +51,7 @@ pub(super) fn router(agent: Arc<dyn Agent>, operators: Option<Gid>) -> Router {
         .route("/v1/history", get(history))
         .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
+        .route("/v1/fence", post(fence))
         .route("/v1/health", get(health))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
@@ -254,6 +255,26 @@ async fn reload(
     }
 }
 
+/// The lines of a fencing as they come.
+async fn fence(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answered<Response> {
+    let request: FenceRequest = read_body(body)?;
+    let author = authorise(&shared, caller).await?;
+    let here = shared.agent.snapshot().await?.node;
+    let lines = shared.agent.fence(request, format!("{author}@{here}"))?;
+    let text = |line: FenceLine| {
+        // As with events: nothing in it could fail.
+        let mut text = serde_json::to_string(&line).unwrap_or_default();
+        text.push('\n');
+        Ok::<_, Infallible>(text)
+    };
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(([kind], Body::from_stream(UnboundedReceiverStream::new(lines).map(text))).into_response())
+}
+
 async fn health(State(shared): State<Shared>) -> Answered<Json<Health>> {
     match tokio::time::timeout(HEALTHY_WITHIN, shared.agent.snapshot()).await {
         Ok(snapshot) => {
@@ -270,13 +291,13 @@ async fn unknown_route(uri: Uri) -> ErrorBody {
     let path: String = uri.path().chars().take(100).collect();
     let message = format!(
         "there is no {path:?}: expected /v1/status, /v1/view, /v1/command, /v1/why/HIERARCHY, /v1/history, /v1/events, \
-         /v1/reload or /v1/health"
+         /v1/reload, /v1/fence or /v1/health"
     );
     ErrorBody::new(ErrorCode::UnknownRoute, message)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ErrorBody {
-    let expected = if matches!(uri.path(), "/v1/command" | "/v1/reload") { "POST" } else { "GET" };
+    let expected = if matches!(uri.path(), "/v1/command" | "/v1/reload" | "/v1/fence") { "POST" } else { "GET" };
     let message = format!("{} does not answer to {method}: expected {expected}", uri.path());
     ErrorBody::new(ErrorCode::WrongMethod, message)
 }

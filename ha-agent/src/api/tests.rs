@@ -13,11 +13,12 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::client::Client;
 use super::{
-    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, HistoryView, ReloadMode, ReloadView, SocketOptions,
-    Stopped, WhyView, serve,
+    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, FenceLine, FenceRequest, FenceWhat, HistoryView,
+    ReloadMode, ReloadView, SocketOptions, Stopped, WhyView, serve,
 };
 use crate::exit::Exit;
 use crate::view::samples::{node, snapshot, web};
@@ -90,6 +91,15 @@ impl Agent for Alpha {
             ReloadMode::Plan => Err("web.ron:3:5: nodes: expected a list".to_owned()),
             ReloadMode::Apply => Ok(ReloadView { applied: true, changes: Vec::new(), needs_restart: Vec::new() }),
         }
+    }
+
+    fn fence(&self, request: FenceRequest, by: String) -> Result<UnboundedReceiver<FenceLine>, ErrorBody> {
+        if request.node == node("alpha") {
+            return Err(ErrorBody::new(ErrorCode::NotNow, "alpha is this node"));
+        }
+        let (lines, listening) = unbounded_channel();
+        let _ = lines.send(FenceLine::Tested { troubles: vec![by, request.reason] });
+        Ok(listening)
     }
 
     fn warnings(&self) -> Vec<Problem> {
@@ -200,6 +210,9 @@ async fn every_malformed_request_gets_a_status_a_code_and_words() {
         ),
         ("POST", "/v1/reload", r#"{"apply":"maybe"}"#, "400", ErrorCode::Malformed, "expected `plan` or `apply`"),
         ("POST", "/v1/reload", r#"{"apply":"plan"}"#, "422", ErrorCode::BadConfiguration, "web.ron:3:5"),
+        ("POST", "/v1/fence", r#"{"node":"beta","what":"on"}"#, "400", ErrorCode::Malformed, "`off`, `reboot`, `test`"),
+        ("POST", "/v1/fence", r#"{"node":"alpha","what":"off"}"#, "409", ErrorCode::NotNow, "alpha is this node"),
+        ("GET", "/v1/fence", "", "405", ErrorCode::WrongMethod, "expected POST"),
         ("GET", "/v1/command", "", "405", ErrorCode::WrongMethod, "expected POST"),
         ("DELETE", "/v1/status", "", "405", ErrorCode::WrongMethod, "expected GET"),
         ("GET", "/", "", "404", ErrorCode::UnknownRoute, "expected /v1/status"),
@@ -240,6 +253,23 @@ async fn a_command_carries_the_author_that_the_kernel_vouches_for() {
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].0, Some(node("beta")));
     assert_eq!((asked[0].1.by.clone(), asked[0].1.reason.as_str()), (format!("{me}@alpha"), "disks"));
+}
+
+#[tokio::test]
+async fn fencing_is_told_line_by_line_with_the_author_that_the_kernel_vouches_for() {
+    let served = Served::new();
+    let request = FenceRequest { node: node("beta"), what: FenceWhat::Test, reason: "drill".to_owned() };
+    let mut lines = Vec::new();
+    let each = |line: &str| {
+        lines.push(serde_json::from_str::<FenceLine>(line).unwrap());
+        Ok(())
+    };
+    served.client().post_for_lines("/v1/fence", &request, each).await.unwrap();
+    let [FenceLine::Tested { troubles }] = &lines[..] else { panic!("{lines:?}") };
+    assert!(troubles[0].ends_with("@alpha") && troubles[1] == "drill", "{troubles:?}");
+    let itself = FenceRequest { node: node("alpha"), ..request };
+    let refused = served.client().post_for_lines("/v1/fence", &itself, |_| Ok(())).await.unwrap_err();
+    assert_eq!((refused.exit, refused.what.as_str()), (Exit::Refused, "alpha is this node"));
 }
 
 #[tokio::test]

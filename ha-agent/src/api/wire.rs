@@ -3,6 +3,7 @@
 use ha_core::engine::{Command, HierarchyView, Refused};
 use ha_core::name::NodeName;
 use ha_core::record::{Event, Ongoing, Timeline};
+use ha_resources::fence::agents::{FenceReport, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::view::Problem;
@@ -108,6 +109,53 @@ pub(crate) struct ReloadView {
     pub(crate) changes: Vec<String>,
     /// What changed in the files but takes effect only when the agent is restarted.
     pub(crate) needs_restart: Vec<String>,
+}
+
+/// `POST /v1/fence`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FenceRequest {
+    /// Another node.
+    pub(crate) node: NodeName,
+    /// What is done with it.
+    pub(crate) what: FenceWhat,
+    /// Why.
+    #[serde(default)]
+    pub(crate) reason: String,
+}
+
+/// What fence devices are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FenceWhat {
+    /// The node is switched off.
+    Off,
+    /// It is switched off and, once that is proven, on again.
+    Reboot,
+    /// Every device is asked whether it can be reached, and for the node's power. Nothing is touched.
+    Test,
+}
+
+/// One line of the answer to `POST /v1/fence`; the last one is not a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FenceLine {
+    /// An action of a device has ended.
+    Step(Step),
+    /// The node was fenced, or that was tried.
+    Fenced {
+        /// Level by level.
+        report: FenceReport,
+        /// In one line.
+        summary: String,
+        /// Whether it was switched on again afterwards; the error is for people.
+        switched_on: Option<Result<(), String>>,
+    },
+    /// Every device was looked at.
+    Tested {
+        /// What is wrong, each a sentence.
+        troubles: Vec<String>,
+    },
 }
 
 /// `GET /v1/health`.

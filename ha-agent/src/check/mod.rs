@@ -5,6 +5,7 @@
 
 mod bounds;
 mod disks;
+mod fencing;
 mod machine;
 mod storage;
 #[cfg(test)]
@@ -74,6 +75,7 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
     machine::watchdog(config, &mut found);
     let areas = storage::look_at_areas(config, me, &mut found).await;
     let directories = Directories::new(config.run_dir.clone(), config.log_dir.clone());
+    fencing::fencing(config, &directories, &mut found).await;
     let mut disks = disks::Disks::new(config, Arc::new(Machine), &mut found);
     let mut checked = Vec::new();
     for loaded in hierarchies {

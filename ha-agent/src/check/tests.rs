@@ -157,3 +157,33 @@ async fn the_worst_case_follows_the_longest_chain() {
     assert_eq!((bounds.detect_ms, bounds.lease_ms, bounds.start_ms), (1_100, 720, 30_000));
     assert_eq!(bounds.until_claimed_ms(), 1_120);
 }
+
+#[tokio::test]
+async fn fence_devices_are_compared_with_what_their_agents_say() {
+    let dir = directory("", SLEEP);
+    let agent = dir.path().join("fence_thing");
+    let meta = r#"<resource-agent name="fence_thing"><parameters>
+        <parameter name="plug" required="1"><content type="string"/></parameter></parameters>
+        <actions><action name="on"/><action name="off"/><action name="reboot"/><action name="status"/></actions></resource-agent>"#;
+    fs::write(dir.path().join("meta"), meta).unwrap();
+    // By a process of its own: one of ours that forks meanwhile would keep the file from being executed.
+    let script = format!(
+        "printf '#!/bin/sh\ncat {0}/meta\n' > {0}/new; chmod 755 {0}/new; mv {0}/new {0}/fence_thing",
+        dir.path().display()
+    );
+    assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let file = dir.path().join("agent.ron");
+    let text = fs::read_to_string(&file).unwrap().replace(
+        "\"203.0.113.2:17946\"]",
+        &format!(
+            "\"203.0.113.2:17946\"], fencing: [[(agent: {agent:?}, params: {{\"plugg\": 3}}), (agent: \"fence_of_nobody\")]]"
+        ),
+    );
+    fs::write(&file, text).unwrap();
+    area(dir.path(), &["alpha", "beta"]).await;
+    let report = report(dir.path(), "alpha").await;
+    says(&report, Severity::Error, "level 1, fence_thing: it has no parameter `plugg`; did you mean `plug`?");
+    says(&report, Severity::Error, "its parameter `plug` is required");
+    says(&report, Severity::Error, "level 1, fence_of_nobody: fence_of_nobody cannot be used");
+    says(&report, Severity::Note, "no fencing is configured for it");
+}

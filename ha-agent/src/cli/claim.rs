@@ -1,6 +1,5 @@
 //! `ha claim` and `ha arm`: disks with reservations, looked at and tried out. Works without the agent.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use ha_resources::claim::reservation::ReservationSpec;
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 use serde::Serialize;
 
+use super::confirm::confirm;
 use super::{node_name, say, say_json};
 use crate::api::CommandRequest;
 use crate::api::client::Client;
@@ -420,7 +420,11 @@ async fn break_claim(ground: &Ground, client: &Client, args: BreakArgs) -> Resul
         return Ok(Exit::Done);
     }
     if !args.yes {
-        confirm(&args.target).await?;
+        let warning = format!(
+            "{} whoever holds this loses it at once, and may be a machine that still writes.",
+            styled(WARN, "Break it?")
+        );
+        confirm(&warning, &args.target).await?;
     }
     for disk in &opened {
         break_all(&ground.keyring, me, &*disk.device).await.map_err(|e| Failure::new(Exit::System, e))?;
@@ -437,26 +441,6 @@ async fn refuse_if_served(client: &Client, name: &HierarchyName) -> Result<(), F
     let what =
         format!("{name} is on {node}: breaking its reservation would end it there by force; nothing was changed");
     Err(Failure::new(Exit::Refused, what).help(format!("`ha stop {name}` gives the reservation up in order")))
-}
-
-async fn confirm(target: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        let what = "nobody can be asked here, and --yes was not given: nothing was changed";
-        return Err(Failure::new(Exit::Refused, what));
-    }
-    say(format!(
-        "{} whoever holds this loses it at once, and may be a machine that still writes.\nType {target} to go on: ",
-        styled(WARN, "Break it?")
-    ))?;
-    let read = tokio::task::spawn_blocking(|| {
-        let _ = std::io::stdout().flush();
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map(|_| line)
-    });
-    match read.await {
-        Ok(Ok(line)) if line.trim() == target => Ok(()),
-        _ => Err(Failure::new(Exit::Refused, "not confirmed: nothing was changed")),
-    }
 }
 
 /// Where the agent runs, its events say who broke what and why; and it asks for the claim again at once.

@@ -6,6 +6,8 @@ mod change;
 mod check;
 mod claim;
 mod completions;
+mod confirm;
+mod fence;
 mod goal;
 mod history;
 mod keys;
@@ -72,6 +74,8 @@ pub(crate) enum Cmd {
     Online(change::OnNode),
     /// Hands off a hierarchy: nothing of it is started, stopped or watched on any node
     Maintenance(change::MaintenanceArgs),
+    /// Switch another node off through its fence devices, and show whether it is off; or only test them
+    Fence(fence::FenceArgs),
     /// Forget failures, declines and quarantine of a hierarchy
     Clear(change::OnHierarchy),
     /// Show how long recoveries took, and where the time went
@@ -151,6 +155,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
                 Cmd::Standby(args) => change::standby(&client, args).await,
                 Cmd::Online(args) => change::online(&client, args).await,
                 Cmd::Maintenance(args) => change::maintenance(&client, args).await,
+                Cmd::Fence(args) => fence::fence(&client, args).await,
                 Cmd::Clear(args) => change::clear(&client, args).await,
                 Cmd::Check(args) => check::check(&place.config, &client, args).await,
                 Cmd::Claim(args) => claim::claim(&place.config, &client, args).await,

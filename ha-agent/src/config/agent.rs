@@ -9,10 +9,11 @@ use ha_core::contact::{ChannelTiming, Timing};
 use ha_core::hierarchy::{Diagnostics, Fields, Source, Value, read_value};
 use ha_core::name::{LockAreaName, NodeName};
 use ha_core::time::Span;
+use ha_resources::fence::agents::{DeviceSpec, levels};
 
 use super::{
-    AreaSettings, Config, FlightSettings, LogFormat, LogSettings, NodeSettings, OnKernelFault, WardenAct,
-    WatchdogSettings,
+    AreaSettings, Config, FencingSettings, FlightSettings, LogFormat, LogSettings, NodeSettings, OnKernelFault,
+    WardenAct, WatchdogSettings,
 };
 use crate::api::SocketOptions;
 
@@ -24,6 +25,8 @@ const LOG_DIR: &str = "/var/log/ha";
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(2);
 /// All files of the flight recorder together.
 const FLIGHT_MEBIBYTES: u64 = 64;
+/// Management boards are slow, and some keep a log of every login.
+const FENCING_CHECK_EVERY: Duration = Duration::from_secs(600);
 const WARDEN_MARGIN: Duration = Duration::from_millis(500);
 
 const A_TIME: &str = "a length of time such as \"500ms\"";
@@ -38,9 +41,13 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         let nodes =
             fields.required_value("nodes", "the nodes, such as `{ \"alpha\": (addresses: [\"10.1.0.1:7946\"]) }`");
         let nodes = nodes.and_then(read_nodes);
+        let check_every = time(&mut fields, "fencing_check_every", FENCING_CHECK_EVERY);
+        if check_every.is_zero() {
+            fields.problem("fencing_check_every", &format!("fencing_check_every is 0: expected {A_TIME}"), None);
+        }
         let timing = read_timing(&mut fields);
         let keys: Option<PathBuf> = fields.optional("keys", "the path of a key file");
-        if keys.is_none() && nodes.as_ref().is_some_and(|n| n.len() > 1) {
+        if keys.is_none() && nodes.as_ref().is_some_and(|(n, _)| n.len() > 1) {
             let help = "make one with `ha keys generate /etc/ha/keys`, and copy it to every node".to_owned();
             fields.problem(
                 "keys",
@@ -67,9 +74,12 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         let ring = FlightSettings::Ring { mebibytes: FLIGHT_MEBIBYTES };
         let flight_recorder = fields.value("flight_recorder").map_or(Some(ring), read_flight_recorder);
         fields.finish();
+        let (nodes, fencing) = nodes?;
         Some(Config {
             cluster: cluster?,
-            nodes: nodes?,
+            nodes,
+            fencing,
+            fencing_check_every: check_every,
             timing: timing?,
             keys,
             lock_areas: lock_areas?,
@@ -86,18 +96,22 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
     })
 }
 
-fn read_nodes(value: Value<'_>) -> Option<Vec<NodeSettings>> {
+fn read_nodes(value: Value<'_>) -> Option<(Vec<NodeSettings>, FencingSettings)> {
     let entries = value.entries("nodes and their addresses")?;
     if entries.is_empty() {
         value.problem("there are no nodes: expected at least this one", None);
         return None;
     }
     let mut nodes = Vec::new();
+    let mut fencing = FencingSettings::new();
     let mut taken: Vec<(SocketAddr, String)> = Vec::new();
     for (key, settings) in &entries {
         let name: Option<NodeName> = key.read("the name of a node");
-        let addresses = read_addresses(*settings, key.text(), &mut taken);
-        if let (Some(name), Some(addresses)) = (name, addresses) {
+        let read = read_node(*settings, key.text(), &mut taken);
+        if let (Some(name), Some((addresses, levels))) = (name, read) {
+            if !levels.is_empty() {
+                fencing.insert(name.clone(), levels);
+            }
             nodes.push(NodeSettings { name, addresses });
         }
     }
@@ -115,10 +129,15 @@ fn read_nodes(value: Value<'_>) -> Option<Vec<NodeSettings>> {
             Some("list one address for each network, the networks in the same order on all nodes".to_owned()),
         );
     }
-    (nodes.len() == entries.len()).then_some(nodes)
+    (nodes.len() == entries.len()).then_some((nodes, fencing))
 }
 
-fn read_addresses(value: Value<'_>, node: &str, taken: &mut Vec<(SocketAddr, String)>) -> Option<Vec<SocketAddr>> {
+/// The addresses of a node, and the levels of its fencing.
+fn read_node(
+    value: Value<'_>,
+    node: &str,
+    taken: &mut Vec<(SocketAddr, String)>,
+) -> Option<(Vec<SocketAddr>, Vec<Vec<DeviceSpec>>)> {
     let mut fields = value.fields("node")?;
     let values = fields.required_value("addresses", "a list such as `[\"10.1.0.1:7946\"]`");
     let mut addresses = Vec::new();
@@ -141,8 +160,9 @@ fn read_addresses(value: Value<'_>, node: &str, taken: &mut Vec<(SocketAddr, Str
         taken.push((address, node.to_owned()));
         addresses.push(address);
     }
+    let fencing = fields.value("fencing").map_or(Some(Vec::new()), levels);
     fields.finish();
-    whole.then_some(addresses)
+    whole.then_some((addresses, fencing?))
 }
 
 fn time(fields: &mut Fields<'_>, key: &'static str, default: Duration) -> Duration {

@@ -16,6 +16,7 @@ use ha_core::claim::lock_area::LeaseTiming;
 use ha_core::contact::{ChannelTiming, Timing};
 use ha_core::hierarchy::{Diagnostics, Fingerprint, Loaded, Severity, Source, read_directory};
 use ha_core::name::{ClusterName, LockAreaName, NodeName};
+use ha_resources::fence::agents::DeviceSpec;
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 
 use crate::api::SocketOptions;
@@ -28,6 +29,10 @@ pub(crate) struct Config {
     pub(crate) cluster: ClusterName,
     /// Its nodes, as they stand in the file.
     pub(crate) nodes: Vec<NodeSettings>,
+    /// How nodes can be switched off by others: of each its levels, of each level its devices.
+    pub(crate) fencing: FencingSettings,
+    /// How often this node makes sure that the devices can be reached.
+    pub(crate) fencing_check_every: Duration,
     /// How often nodes speak, and what silence means.
     pub(crate) timing: Timing,
     /// The file with the keys.
@@ -53,6 +58,9 @@ pub(crate) struct Config {
     /// What is kept to be replayed.
     pub(crate) flight_recorder: FlightSettings,
 }
+
+/// The levels of fencing of each node that has any.
+pub(crate) type FencingSettings = BTreeMap<NodeName, Vec<Vec<DeviceSpec>>>;
 
 /// What follows when the kernel says that it is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

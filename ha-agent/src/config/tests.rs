@@ -125,6 +125,25 @@ fn single_mistakes() {
 }
 
 #[test]
+fn fencing_is_read_for_each_node_and_is_no_part_of_what_nodes_must_agree_on() {
+    let device = r#"(agent: "fence_ipmilan", params: {"ip": "10.9.0.2"}, secrets: {"password": "/etc/ha/beta"})"#;
+    let text = GOOD
+        .replace("\"10.2.0.2:7946\"])", &format!("\"10.2.0.2:7946\"], fencing: [[{device}], [{device}, {device}]])"));
+    let with = config(&text.replace("keys:", "fencing_check_every: \"1h\", keys:"));
+    let levels: Vec<(&str, Vec<usize>)> =
+        with.fencing.iter().map(|(node, levels)| (node.as_str(), levels.iter().map(Vec::len).collect())).collect();
+    assert_eq!(levels, [("beta", vec![1, 2])]);
+    assert_eq!(with.fencing_check_every, Duration::from_secs(3600));
+    let without = config(GOOD);
+    assert_eq!(without.fencing_check_every, Duration::from_secs(600));
+    assert_eq!(with.definition(), without.definition());
+    let found = mistakes(&text.replace("secrets", "params_"));
+    assert!(found.iter().any(|m| m.contains("device has no field `params_`")), "{found:#?}");
+    let found = mistakes(&GOOD.replace("keys:", "fencing_check_every: \"0s\", keys:"));
+    assert!(found.iter().any(|m| m.contains("fencing_check_every is 0")), "{found:#?}");
+}
+
+#[test]
 fn a_hierarchy_must_fit_the_cluster() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("hierarchies")).unwrap();

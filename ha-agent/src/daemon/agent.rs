@@ -11,9 +11,11 @@ use ha_core::name::{HierarchyName, NodeName};
 use ha_core::record::{Event, Ongoing, Timeline};
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 use tokio::sync::broadcast;
+use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::fencing::Fencing;
 use super::parts::{self, Ground};
-use crate::api::{Agent, ReloadMode, ReloadView, Stopped};
+use crate::api::{Agent, ErrorBody, FenceLine, FenceRequest, ReloadMode, ReloadView, Stopped};
 use crate::config::{self, Config, WatchdogSettings};
 use crate::reservation::armed;
 use crate::view::{Problem, Severity};
@@ -26,6 +28,8 @@ pub(super) struct Running {
     pub(super) ground: Arc<Ground>,
     /// As it took effect; what else stands in the file now waits for a restart.
     pub(super) config: Config,
+    /// How other nodes can be switched off.
+    pub(super) fencing: Arc<Fencing>,
     /// How each hierarchy is claimed, for the warnings.
     pub(super) claims: Mutex<Claims>,
 }
@@ -80,6 +84,10 @@ impl Agent for Running {
             changes: changes(&report),
             needs_restart: needs_restart(&self.config, &config),
         })
+    }
+
+    fn fence(&self, request: FenceRequest, by: String) -> Result<UnboundedReceiver<FenceLine>, ErrorBody> {
+        self.fencing.begin(request, by)
     }
 
     fn warnings(&self) -> Vec<Problem> {
@@ -156,6 +164,7 @@ fn needs_restart(now: &Config, file: &Config) -> Vec<String> {
     let parts = [
         ("cluster", now.cluster != file.cluster),
         ("nodes", now.nodes != file.nodes),
+        ("fencing", now.fencing != file.fencing || now.fencing_check_every != file.fencing_check_every),
         ("heartbeat", now.timing != file.timing),
         ("keys (the path)", now.keys != file.keys),
         ("lock_areas", now.lock_areas != file.lock_areas),

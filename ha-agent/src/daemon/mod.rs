@@ -5,6 +5,7 @@
 
 mod agent;
 mod areas;
+mod fencing;
 mod kernel;
 mod lock_file;
 mod log;
@@ -26,6 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::agent::Running;
 pub(crate) use self::agent::unarmed;
+use self::fencing::Fencing;
 use self::lock_file::LockFile;
 use self::parts::Ground;
 use crate::api::{self, Agent, ReloadMode};
@@ -138,8 +140,10 @@ async fn live(
     let log = log::follow(node.recent_events().await.unwrap_or_default(), events)
         .map_err(|e| Failure::new(Exit::System, format!("the thread of the log could not be started: {e}")))?;
     let socket = config.socket.clone();
+    let fencing = Arc::new(Fencing::new(&config, node.clone(), clock, ground.directories.cgroups.as_ref()));
     let running = Arc::new(Running {
         node: node.clone(),
+        fencing: fencing.clone(),
         me: me.clone(),
         dir: dir.to_owned(),
         ground,
@@ -153,12 +157,14 @@ async fn live(
     let server = tokio::spawn(server);
     let companion = tokio::spawn(supervisor::accompany(running.clone()));
     let listener = tokio::spawn(kernel::listen(running.clone()));
+    let looks = tokio::spawn(async move { fencing.keep_looking().await });
     tracing::info!(socket = %socket.path.display(), "{me} of cluster {} is ready", running.config.cluster);
     supervisor::ready();
     let end = until_the_end(&node, &running, &mut signals).await;
     wind_up(&node, &running, end).await;
     companion.abort();
     listener.abort();
+    looks.abort();
     server.abort();
     let _ = server.await;
     Ok((end, log))

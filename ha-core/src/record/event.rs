@@ -273,6 +273,11 @@ pub enum FencingNews {
         /// Which devices said so, in words.
         how: String,
     },
+    /// The node was cut off from what some devices guard, as they said, and may be running: nothing follows from it for who takes what.
+    CutOff {
+        /// Which devices said so, in words.
+        how: String,
+    },
     /// It could not be shown that the node is off: nothing follows from it.
     NotProven {
         /// What each device did, in words.
@@ -291,6 +296,7 @@ impl FencingNews {
             FencingNews::Begun { by, reason } if reason.is_empty() => write!(f, "fencing {node}, by {by}"),
             FencingNews::Begun { by, reason } => write!(f, "fencing {node}, by {by}: {reason}"),
             FencingNews::Proven { how, .. } => write!(f, "{node} is fenced, proven to be off: {how}"),
+            FencingNews::CutOff { how } => write!(f, "{node} is cut off, but is not proven to be off: {how}"),
             FencingNews::NotProven { why } => write!(f, "fencing {node} is NOT proven, it may be running: {why}"),
             FencingNews::SwitchedOn { trouble: None } => write!(f, "{node} was switched on again"),
             FencingNews::SwitchedOn { trouble: Some(why) } => write!(f, "{node} was not switched on again: {why}"),

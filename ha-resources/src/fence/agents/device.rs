@@ -4,7 +4,7 @@
 //! which order devices are asked for what.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -194,17 +194,45 @@ impl FenceDevice {
 
     /// Runs a program in a control group of its own, if it can have one, and sees to it that nothing of it is left.
     async fn finish(&self, program: Program, limit: Duration) -> Result<Finished, String> {
-        let group = self.cgroups.as_ref().map(|root| root.join(name_of_a_group()));
-        let group = group.filter(|group| cgroup::prepare(group).is_ok());
-        let done = Program { cgroup: group.clone(), ..program }.run(limit).await.map_err(|e| e.to_string());
-        if let Some(group) = group {
-            let handles = [KillHandle::Cgroup(group.clone())];
-            let _ = timeout(LINGERS, process_group::gone(&handles)).await;
-            if let Err(e) = cgroup::remove(&group) {
-                tracing::warn!(device = self.label(), error = %e, "something that a fence agent left cannot be killed");
-            }
+        let group = self.cgroups.as_ref().and_then(|root| Group::new(root));
+        let cgroup = group.as_ref().map(|group| group.0.clone());
+        let done = Program { cgroup, ..program }.run(limit).await.map_err(|e| e.to_string());
+        if let Some(mut group) = group {
+            take_away(std::mem::take(&mut group.0)).await;
         }
         done
+    }
+}
+
+/// The control group of one run, taken away when that is over, however it ends. Its path is empty once that is seen to.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(root: &Path) -> Option<Group> {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        // One that no other run has, nor any resource: a colon is in no name.
+        let name = format!("fencing:{}:{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let group = root.join(name);
+        cgroup::prepare(&group).is_ok().then_some(Group(group))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The run was dropped, and so killed, a moment ago.
+        if !self.0.as_os_str().is_empty()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(take_away(std::mem::take(&mut self.0)));
+        }
+    }
+}
+
+async fn take_away(group: PathBuf) {
+    let handles = [KillHandle::Cgroup(group.clone())];
+    let _ = timeout(LINGERS, process_group::gone(&handles)).await;
+    if let Err(e) = cgroup::remove(&group) {
+        tracing::warn!(group = %group.display(), error = %e, "something that a fence agent left cannot be killed");
     }
 }
 
@@ -219,10 +247,4 @@ fn abilities(meta: &MetaData) -> Abilities {
 
 fn line(input: &mut Vec<u8>, name: &str, value: &str) {
     input.extend(format!("{name}={value}\n").bytes());
-}
-
-/// One that no other run has, nor any resource: a colon is in no name.
-fn name_of_a_group() -> String {
-    static RUNS: AtomicU64 = AtomicU64::new(0);
-    format!("fencing:{}:{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed))
 }
