@@ -129,6 +129,14 @@ pub(super) struct Flight {
     pub(super) becomes: Option<Real>,
 }
 
+impl Flight {
+    /// What it was about is ended by force: it changes nothing any more, and comes back all the same, as every call of the driver's does.
+    pub(super) fn cut_short(&mut self) {
+        self.becomes = None;
+        self.outcome = Outcome::Bad("ended by force".to_owned());
+    }
+}
+
 /// What a watchdog was told last.
 #[derive(Default)]
 pub(super) struct Guard {

@@ -44,11 +44,11 @@ impl World {
         }
         match order.operation {
             Operation::Start => {
-                node.flights.retain(|_, f| f.part != order.part);
+                node.flights.values_mut().filter(|f| f.part == order.part).for_each(Flight::cut_short);
                 self.becomes(n, order.part, if was == Real::Running { Real::Running } else { Real::Starting });
             }
             Operation::Stop | Operation::Kill => {
-                node.flights.retain(|_, f| f.part != order.part);
+                node.flights.values_mut().filter(|f| f.part == order.part).for_each(Flight::cut_short);
                 node.parts[h][r].up = false;
             }
             Operation::Monitor | Operation::Adopt => {}
@@ -173,7 +173,8 @@ impl World {
         if self.nodes[n].guard.until.get(&h).is_none_or(|(until, _)| *until > time) {
             return;
         }
-        self.nodes[n].flights.retain(|_, flight| flight.part.0 != h || flight.operation != Operation::Start);
+        let starts = self.nodes[n].flights.values_mut().filter(|f| f.part.0 == h && f.operation == Operation::Start);
+        starts.for_each(Flight::cut_short);
         for r in 0..self.nodes[n].parts[h].len() {
             if self.nodes[n].parts[h][r].behaviour != Behaviour::Unkillable {
                 self.dies(n, (h, r));
