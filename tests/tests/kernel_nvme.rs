@@ -6,7 +6,7 @@ use ha_core::claim::reservation::device::{
     Answer, Capabilities, Command, Failure, Held, Key, Ports, PowerLoss, Queued, ReservationType,
 };
 use ha_tests::kernel::device::{Report, Step};
-use ha_tests::kernel::nvme::disk;
+use ha_tests::kernel::nvme::{Identifiers, disk};
 use ha_tests::kernel::stamp::Written;
 use ha_tests::kernel::{NvmeLab, Running};
 use ha_tests::{Result, Trouble, eventually};
@@ -79,7 +79,7 @@ const FENCED: Written = Written { acknowledged: 0, error: Some(Errno::EBADE as i
 
 #[test]
 fn every_command_does_on_nvme_what_it_says() -> Result<()> {
-    let lab = NvmeLab::boot(&[])?;
+    let lab = NvmeLab::boot(Identifiers::OfTheirOwn, &[])?;
     // What the target says that it can do is believed: it keeps nothing over a loss of power.
     let [Ok(Answer::Capabilities(can))] = &ask(&lab, "alpha", &[Command::ReportCapabilities])?[..] else {
         panic!("it does not say what it can do")
@@ -195,7 +195,7 @@ impl<'a> Holder<'a> {
 
 #[test]
 fn a_claim_is_acquired_defended_and_taken_over_from_a_dead_holder() -> Result<()> {
-    let lab = NvmeLab::boot(&[])?;
+    let lab = NvmeLab::boot(Identifiers::OfTheirOwn, &[])?;
     let alpha = Holder::start(&lab, "alpha", "alpha-1")?;
     alpha.until("held 1\n");
     assert_eq!((write(&lab, "alpha")?, write(&lab, "beta")?), (WRITTEN, FENCED));
@@ -277,11 +277,33 @@ fn see(lab: &NvmeLab, host: &str, arguments: &[&str]) -> Result<String> {
     ended.good()
 }
 
-#[test]
-fn an_operator_sees_tries_out_and_arms_an_nvme_disk() -> Result<()> {
+fn operated(identifiers: Identifiers) -> Result<NvmeLab> {
     let files = configuration();
     let files: Vec<(&str, String)> = files.iter().map(|(path, text)| (path.as_str(), text.clone())).collect();
-    let lab = NvmeLab::boot(&files)?;
+    NvmeLab::boot(identifiers, &files)
+}
+
+/// Beta holds the disk until alpha has cut it off.
+fn hold(lab: &NvmeLab) -> Result<Running> {
+    let words = ha("beta", &["arm", "ledger", "--node", "beta", "--hold"]);
+    lab.start("ha", &words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Machines made from one image: a reservation of one is the other's as well.
+#[test]
+fn nodes_with_one_host_identifier_are_not_armed() -> Result<()> {
+    let lab = operated(Identifiers::Alike)?;
+    let holds = hold(&lab)?;
+    let refused = see(&lab, "alpha", &["arm", "ledger", "--node", "alpha", "--against", "beta"]).unwrap_err();
+    assert!(refused.to_string().contains("both nodes are one host to the disk"), "{refused}");
+    holds.wait()?;
+    assert_eq!(state(&lab, "beta")?, (vec![], None));
+    Ok(())
+}
+
+#[test]
+fn an_operator_sees_tries_out_and_arms_an_nvme_disk() -> Result<()> {
+    let lab = operated(Identifiers::OfTheirOwn)?;
     let shown = see(&lab, "alpha", &["claim", "show"])?;
     assert!(shown.contains("ledger: /dev/alpha uuid.") && shown.contains("reservation  none"), "{shown}");
     assert!(shown.contains("can: not outlast loss of power (APTPL)"), "{shown}");
@@ -298,8 +320,7 @@ fn an_operator_sees_tries_out_and_arms_an_nvme_disk() -> Result<()> {
     assert_eq!(state(&lab, "beta")?, (vec![], None));
 
     // Two hosts show each other that a holder is cut off.
-    let words = ha("beta", &["arm", "ledger", "--node", "beta", "--hold"]);
-    let holds: Running = lab.start("ha", &words.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let holds = hold(&lab)?;
     let armed = see(&lab, "alpha", &["arm", "ledger", "--node", "alpha", "--against", "beta"])?;
     assert!(armed.contains("yes        a holder is cut off by preemption"), "{armed}");
     assert!(armed.contains("ledger is armed on this node"), "{armed}");

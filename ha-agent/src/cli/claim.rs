@@ -262,7 +262,8 @@ fn unproven(unproven: &Unproven) -> Failure {
         | Unproven::Stranger { .. }
         | Unproven::UsedHere(_)
         | Unproven::Interrupted(_)
-        | Unproven::ReadBack { .. } => Exit::Refused,
+        | Unproven::ReadBack { .. }
+        | Unproven::OneHost { .. } => Exit::Refused,
         Unproven::NoPath(_) | Unproven::Failed { .. } | Unproven::LeftBehind { .. } => Exit::System,
     };
     Failure::new(exit, unproven)

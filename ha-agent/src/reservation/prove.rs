@@ -127,6 +127,17 @@ pub(crate) enum Unproven {
         /// What is there.
         seen: String,
     },
+    /// The disk takes the other node for this one.
+    #[error(
+        "{device}: registering here changed the key of {other}, so both nodes are one host to the disk, and it keeps neither from writing: give \
+         each node an identifier of its own (NVMe: /etc/nvme/hostid and hostnqn; iSCSI: /etc/iscsi/initiatorname.iscsi), and connect anew"
+    )]
+    OneHost {
+        /// Which.
+        device: String,
+        /// The other node.
+        other: String,
+    },
     /// Nobody came.
     #[error("{device}: waited {} s for {awaited}; nothing is left behind", PATIENCE.as_secs())]
     NobodyCame {
@@ -238,6 +249,7 @@ impl<'a> Trial<'a> {
         let refused = ask(self.device, path, Command::Reserve { key: self.holder, kind: self.kind }).await;
         let stranger = self.write_is_refused(path).await;
         let keeps = self.register(path, self.holder).await?;
+        self.expect_two_hosts(path, victim).await?;
         let aborts = self.aborts(path).await;
         let queued = if aborts == Shown::Yes { Queued::Aborted } else { Queued::Stay };
         let command = Command::Preempt { key: self.holder, victim: Some(victim), kind: self.kind, queued };
@@ -261,6 +273,15 @@ impl<'a> Trial<'a> {
             can_be_released: Shown::NotTried,
             paths: paths.len(),
         })
+    }
+
+    /// A reservation that was the other node's, and is this one's by nothing but a registration, has one host for both.
+    async fn expect_two_hosts(&self, path: &PathName, other: Key) -> Result<(), Unproven> {
+        let shown = look(self.keyring, self.device, path).await.map_err(|f| self.failed("reading back", f))?;
+        if shown.held.is_some_and(|held| held.key == Some(self.holder)) {
+            return Err(Unproven::OneHost { device: self.name(), other: self.keyring.describe(other) });
+        }
+        Ok(())
     }
 
     async fn be_cut_off(&self, paths: &[PathName]) -> Result<Proof, Unproven> {
@@ -685,6 +706,20 @@ mod tests {
         assert!(is_free(&shelf));
         let alone = winner.run_against(number("beta"), std::future::pending()).await.unwrap_err();
         assert!(alone.to_string().contains("waited 120 s for beta (epoch 0) to hold it"), "{alone}");
+        assert!(is_free(&shelf));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_nodes_that_are_one_host_to_the_disk_are_found_out() {
+        let shelf = Shelf::with(&[("/dev/one", "one")]);
+        let (keyring, disk) = (keyring(), open(&shelf));
+        let number = |node: &str| keyring.number_of(&common(node).node).unwrap();
+        let alpha = Trial::new(&keyring, number("alpha"), &*disk.device, KIND);
+        let beta = Trial::new(&keyring, number("beta"), &*disk.device, KIND);
+        let against = alpha.run_against(number("beta"), std::future::pending());
+        let (tried, _) = tokio::join!(against, beta.hold(std::future::pending()));
+        let told = tried.unwrap_err();
+        assert!(matches!(&told, Unproven::OneHost { other, .. } if other == "beta (epoch 0)"), "{told}");
         assert!(is_free(&shelf));
     }
 

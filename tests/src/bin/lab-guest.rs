@@ -1,6 +1,6 @@
 //! A guest of the kernel laboratory: `lab-guest power SPEC` is its power supply and `lab-guest boot SPEC` becomes its kernel, outside,
 //! and with a kernel's arguments it ends it, for it to be started anew; `lab-guest serve SPEC` takes commands, inside; and as process number 1, inside, it makes the machine.
-//! `lab-guest emulate KERNEL DIR PORT` becomes the emulator of the NVMe laboratory's guest, in which `lab-guest listen ADDRESS:PORT` takes commands.
+//! `lab-guest emulate KERNEL DIR PORT WORD…` becomes the emulator of the NVMe laboratory's guest, in which `lab-guest listen ADDRESS:PORT` takes commands.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,10 +24,12 @@ fn main() -> ExitCode {
         [_, "power", spec] => power::supply(Path::new(spec)),
         [_, "boot", spec] => power::boot(Path::new(spec)),
         [_, "serve", spec] => Spec::read(Path::new(spec)).and_then(|spec| remote::serve(&spec)),
-        [_, "emulate", kernel, dir, port] => nvme::emulate(Path::new(kernel), Path::new(dir), port),
+        [_, "emulate", kernel, dir, port, ref words @ ..] => {
+            nvme::emulate(Path::new(kernel), Path::new(dir), port, words)
+        }
         [_, "listen", address] => remote::listen(address),
         _ => Err(Trouble::new(
-            "usage: lab-guest power|boot|serve SPEC, lab-guest emulate KERNEL DIR PORT, lab-guest listen ADDRESS:PORT",
+            "usage: lab-guest power|boot|serve SPEC, lab-guest emulate KERNEL DIR PORT WORD…, lab-guest listen ADDRESS:PORT",
         )),
     };
     match done {

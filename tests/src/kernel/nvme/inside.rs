@@ -18,6 +18,9 @@ use crate::wait::eventually;
 /// The environment variable, given on the kernel's command line, with the guest's address.
 pub const ADDRESS: &str = "LAB_NVME";
 
+/// The word on the kernel's command line, which is a variable too, by which all hosts have one identifier.
+pub(super) const ALIKE: &str = "LAB_NVME_HOSTS=alike";
+
 /// What `nvme_core` is told: else it takes the two controllers for two ways of one host.
 pub(super) const APART: &str = "multipath=N";
 
@@ -89,9 +92,12 @@ fn target() -> Result<()> {
 
 /// A controller of a host of its own, and the namespace as it sees it.
 fn connect(number: usize, host: &str) -> Result<()> {
-    let id = format!("00000000-0000-4000-8000-00000000000{:x}", number + 0xa);
+    let alike = ALIKE.split_once('=').is_some_and(|(name, value)| std::env::var(name).is_ok_and(|it| it == value));
+    let id = format!("00000000-0000-4000-8000-00000000000{:x}", if alike { 0xa } else { number + 0xa });
     let mut fabrics = File::options().read(true).write(true).open("/dev/nvme-fabrics").to("open nvme-fabrics")?;
     let wish = format!("transport=loop,nqn={SUBSYSTEM},hostnqn=nqn.2014-08.org.nvmexpress:uuid:{id},hostid={id}");
+    // Else the second of a host is refused.
+    let wish = if alike { wish + ",duplicate_connect" } else { wish };
     fabrics.write_all(wish.as_bytes()).to(format!("connect {host}"))?;
     let mut said = String::new();
     fabrics.read_to_string(&mut said).to(format!("connect {host}"))?;

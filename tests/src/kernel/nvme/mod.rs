@@ -31,6 +31,15 @@ use crate::wait::{eventually, patience};
 /// The hosts, in the order of their identifiers.
 pub const HOSTS: [&str; 2] = ["alpha", "beta"];
 
+/// Who the hosts are to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identifiers {
+    /// Each has an identifier of its own, as it must.
+    OfTheirOwn,
+    /// All have the same, like machines made from one image.
+    Alike,
+}
+
 /// What the guest's address ends in, on a network inside the emulator that joins it with this machine and leads nowhere else.
 const OWN: u8 = 1;
 
@@ -53,7 +62,7 @@ pub struct NvmeLab {
 
 impl NvmeLab {
     /// Turns it on, with these files in it: each its path in the guest and its content.
-    pub fn boot(files: &[(&str, String)]) -> Result<NvmeLab> {
+    pub fn boot(identifiers: Identifiers, files: &[(&str, String)]) -> Result<NvmeLab> {
         let kernel = kernel()?;
         let run = Run::new()?;
         let dir = run.dir.clone();
@@ -63,6 +72,7 @@ impl NvmeLab {
         let emulator = Command::new(program("lab-guest")?)
             .args(["emulate".as_ref(), kernel.as_os_str(), dir.as_os_str()])
             .arg(port.to_string())
+            .args((identifiers == Identifiers::Alike).then_some(inside::ALIKE))
             .stdin(Stdio::null())
             .spawn()
             .to("start the emulator")?;
@@ -131,8 +141,8 @@ fn kernel() -> Result<PathBuf> {
     })
 }
 
-/// Becomes the emulator, which ends with the thread of the test that wanted it.
-pub fn emulate(kernel: &Path, dir: &Path, port: &str) -> Result<()> {
+/// Becomes the emulator, which ends with the thread of the test that wanted it. The words at the end are for the kernel's command line.
+pub fn emulate(kernel: &Path, dir: &Path, port: &str, words: &[&str]) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).to("depend on the laboratory")?;
     let address = |last| Network::Control.address(last);
     let (own, network, gateway) = (address(OWN), address(0), address(254));
@@ -152,10 +162,11 @@ pub fn emulate(kernel: &Path, dir: &Path, port: &str) -> Result<()> {
         .arg("-append")
         .arg(format!(
             "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable audit=0 \
-             random.trust_cpu=on nvme_core.{} rdinit={} {}={own}",
+             random.trust_cpu=on nvme_core.{} rdinit={} {}={own} {}",
             inside::APART,
             image::INIT,
-            inside::ADDRESS
+            inside::ADDRESS,
+            words.join(" ")
         ))
         .stdin(Stdio::null())
         .stdout(console)
