@@ -331,7 +331,12 @@ fn an_operator_sees_tries_out_and_arms_an_nvme_disk() -> Result<()> {
     holder.until("held 1\n");
     let shown = see(&lab, "beta", &["claim", "show", "ledger"])?;
     assert!(shown.contains("reservation  alpha (epoch 1) WriteExclusiveRegistrantsOnly"), "{shown}");
-    assert!(shown.contains("elsewhere    alpha (epoch 1), holds the reservation, as nvme."), "{shown}");
+    assert!(
+        shown.contains("not registered\n    elsewhere    alpha (epoch 1), holds the reservation, as nvme."),
+        "{shown}"
+    );
+    let own = see(&lab, "alpha", &["claim", "show", "ledger"])?;
+    assert!(own.contains(" alpha (epoch 1), holds the reservation, as nvme.") && !own.contains("elsewhere"), "{own}");
     let refused = see(&lab, "beta", &["claim", "test", "/dev/beta", "--node", "beta"]).unwrap_err().to_string();
     assert!(refused.contains("is in use: reserved by alpha (epoch 1)"), "{refused}");
     Ok(())

@@ -71,6 +71,8 @@ impl Audit {
 
     fn new(asked: &[(PathName, Result<Nexus, Failure>)], seen: Registrations) -> Audit {
         let Registrations { generation, registrations, .. } = seen;
+        // To NVMe, a registration is a host's, and there are no ports to tell apart.
+        let tells_ports = registrations.iter().any(|one| one.port.is_some());
         let nexuses = || asked.iter().filter_map(|(_, asked)| asked.as_ref().ok());
         // Those that can be told from all others come first; what is left is for the paths that are left.
         let exactly = |nexus: &Nexus| registrations.iter().position(|one| one.is_exactly(nexus));
@@ -85,7 +87,7 @@ impl Audit {
                 Err(failure) => Standing::Failed(*failure),
                 Ok(nexus) => match exactly(nexus) {
                     Some(place) => Standing::Registered(registrations[place].clone()),
-                    None if nexus.initiator.is_none() || nexus.port.is_none() => Standing::Nameless,
+                    None if nexus.initiator.is_none() || nexus.port.is_none() && tells_ports => Standing::Nameless,
                     None => {
                         let fitting: Vec<_> = free.iter().filter(|(_, one)| one.may_be(nexus)).collect();
                         fitting.iter().for_each(|(place, _)| explained[*place] = true);
@@ -210,6 +212,17 @@ mod tests {
         assert_eq!(standings(&audited(&together, &[at(1), at(1)])), [both.clone(), both]);
         let audit = audited(&together, &[at(1), at(1), at(3)]);
         assert_eq!(audit.elsewhere, [Elsewhere { registration: at(3), left_behind: true }]);
+    }
+
+    #[test]
+    fn a_host_without_ports_is_told_by_its_name() {
+        let host = |name| Nexus { initiator: Some(port(name, None)), port: None };
+        let registrations = [registered(7, port("nvme.a", None), None)];
+        let audit = audited(&[("nvme0n1", host("nvme.a"))], &registrations);
+        assert_eq!(standings(&audit), [Standing::Registered(registrations[0].clone())]);
+        let audit = audited(&[("nvme0n1", host("nvme.b"))], &registrations);
+        assert_eq!(standings(&audit), [Standing::NotRegistered]);
+        assert_eq!(audit.elsewhere.len(), 1);
     }
 
     #[test]
