@@ -88,13 +88,13 @@ fn a_later_life_ends_it() {
 }
 
 #[test]
-fn a_proof_counts_for_a_short_time() {
+fn a_proof_counts_for_half_of_the_startup_grace() {
     let mut cluster = Cluster::without_alpha();
     cluster.machines.get_mut(&node(BETA)).unwrap().storage_cut = true;
     cluster.proven(cluster.now);
-    cluster.run(secs(14));
+    cluster.run(secs(7));
     assert_eq!(cluster.belief(), Belief::Gone);
-    cluster.run(secs(2));
+    cluster.run(secs(1));
     assert_eq!(cluster.belief(), Belief::Lost);
     assert!(cluster.engine(BETA).fenced.is_empty());
 }
