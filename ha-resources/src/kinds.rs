@@ -16,6 +16,7 @@ use crate::resource::address::{Address, AddressSpec};
 use crate::resource::exec::{Exec, ExecSpec};
 use crate::resource::filesystem::{Filesystem, FilesystemSpec};
 use crate::resource::lsb::{Lsb, LsbSpec};
+use crate::resource::lvm::{Lvm, LvmSpec};
 use crate::resource::ocf::{Ocf, OcfSpec};
 use crate::resource::process::{Process, ProcessSpec};
 use crate::resource::route::{Route, RouteSpec};
@@ -46,6 +47,8 @@ pub enum ResourceDefinition {
     Systemd(SystemdSpec),
     /// A route.
     Route(RouteSpec),
+    /// A volume group.
+    Lvm(LvmSpec),
 }
 
 impl ResourceDefinition {
@@ -57,6 +60,7 @@ impl ResourceDefinition {
             ResourceDefinition::Filesystem(spec) => Arc::new(Filesystem::new(spec)),
             ResourceDefinition::Address(spec) => Arc::new(Address::new(spec)),
             ResourceDefinition::Systemd(spec) => Arc::new(Systemd::new(spec, ServiceManager::of_machine())),
+            ResourceDefinition::Lvm(spec) => Arc::new(Lvm::new(spec)),
             ResourceDefinition::Route(spec) => Arc::new(Route::new(spec)),
             ResourceDefinition::Ocf(spec) => Arc::new(Ocf::new(spec, directories.clone())),
             ResourceDefinition::Lsb(spec) => Arc::new(Lsb::new(spec, directories.clone())),
@@ -69,6 +73,7 @@ impl ResourceDefinition {
         match self {
             ResourceDefinition::Ocf(ocf) => Ocf::new(ocf.clone(), directories.clone()).advice(spec).await,
             ResourceDefinition::Lsb(lsb) => Lsb::new(lsb.clone(), directories.clone()).advice().await,
+            ResourceDefinition::Lvm(lvm) => Lvm::new(lvm.clone()).advice().await,
             ResourceDefinition::Process(_)
             | ResourceDefinition::Exec(_)
             | ResourceDefinition::Filesystem(_)
@@ -125,7 +130,7 @@ impl Kinds for Builtin {
     type Probe = ProbeDefinition;
 
     fn resource_kinds(&self) -> &[&'static str] {
-        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route"]
+        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route", "Lvm"]
     }
 
     fn claim_kinds(&self) -> &[&'static str] {
@@ -145,6 +150,7 @@ impl Kinds for Builtin {
             "Ocf" => OcfSpec::read(fields).map(ResourceDefinition::Ocf),
             "Lsb" => LsbSpec::read(fields).map(ResourceDefinition::Lsb),
             "Systemd" => SystemdSpec::read(fields).map(ResourceDefinition::Systemd),
+            "Lvm" => LvmSpec::read(fields).map(ResourceDefinition::Lvm),
             "Route" => RouteSpec::read(fields).map(ResourceDefinition::Route),
             _ => None,
         }

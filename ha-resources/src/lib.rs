@@ -20,4 +20,5 @@ pub mod resource;
 pub mod systemd;
 #[cfg(test)]
 mod test_support;
+mod uevent;
 pub mod urgency;

@@ -15,7 +15,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +24,6 @@ use async_trait::async_trait;
 use ha_core::driver::{Context, Failed, Resource, Verdict};
 use nix::libc;
 use nix::sys::signal::Signal;
-use nix::sys::stat::{major, minor};
 use tokio::time::Instant;
 
 pub use self::fsck::Fsck;
@@ -34,6 +33,8 @@ use crate::command::{self, Children, Program, most_of};
 use crate::deadline::{Gate, by};
 use crate::mounts::{self, Mount};
 use crate::proc::{self, Stat};
+use crate::resource::block::number as block_device;
+use crate::resource::process::FoundOn;
 
 mod ioctl {
     //! `BLKFLSBUF` of `linux/fs.h`: takes the descriptor of an open block device.
@@ -57,6 +58,8 @@ pub struct FilesystemSpec {
     pub mount_point: MountPoint,
     /// What is done with a mount point in which there is something.
     pub not_empty: NotEmpty,
+    /// Where the device is found: with [`FoundOn::Hierarchy`] another resource of the hierarchy brings it.
+    pub found_on: FoundOn,
 }
 
 /// See the module's words.
@@ -386,16 +389,6 @@ fn free(spec: &FilesystemSpec) -> Result<(), Failed> {
     }
 }
 
-/// The number of a block device; an error for anything else.
-fn block_device(path: &Path) -> io::Result<(u32, u32)> {
-    let found = std::fs::metadata(path)?;
-    if !found.file_type().is_block_device() {
-        return Err(io::Error::other("it is not a block device"));
-    }
-    let number = |value: u64| u32::try_from(value).map_err(io::Error::other);
-    Ok((number(major(found.rdev()))?, number(minor(found.rdev()))?))
-}
-
 /// Whether a mount is of this source. Some filesystems (btrfs) show a device of their own, so the names count too.
 fn is_of(mount: &Mount, source: &str) -> bool {
     let path = Path::new(source);
@@ -476,9 +469,13 @@ impl Resource for Filesystem {
 }
 
 fn lacks(spec: &FilesystemSpec, fsck: Fsck) -> Result<(), Failed> {
-    if spec.device.starts_with("/dev/") {
+    if spec.device.starts_with("/dev/") && spec.found_on == FoundOn::Node {
         block_device(Path::new(&spec.device)).map_err(|e| {
-            Failed(format!("the device {} cannot be used: {e}; check its cabling, paths and name", spec.device))
+            Failed(format!(
+                "the device {} cannot be used: {e}; check its cabling, paths and name, or say `found_on: Hierarchy` if another \
+                 resource of the hierarchy brings it",
+                spec.device
+            ))
         })?;
     }
     // In service here, the place shows what is in the filesystem.

@@ -3,9 +3,11 @@
 //! Each module decides how its kind is started, found again, watched and proven stopped. When to do which is the engine's.
 
 pub mod address;
+mod block;
 pub mod exec;
 pub mod filesystem;
 pub mod lsb;
+pub mod lvm;
 pub mod ocf;
 pub mod process;
 mod read;

@@ -97,7 +97,7 @@ pub enum Check {
 pub enum FoundOn {
     /// On every node, all the time: looked at by [`Resource::ready`].
     Node,
-    /// On a filesystem of the hierarchy: to be seen only where that is in service, so not looked at before.
+    /// With the hierarchy, which mounts it or brings it: to be seen only where that is in service, so not looked at before.
     Hierarchy,
 }
 

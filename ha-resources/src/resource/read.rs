@@ -44,9 +44,7 @@ impl ProcessSpec {
         let stop_signal = fields.value("stop_signal").map_or(Some(Signal::SIGTERM), signal);
         let ready = fields.value("ready").map_or(Some(Ready::Executed), ready);
         let check = fields.value("check").map_or(Some(None), |value| check(value).map(Some));
-        let found_on = fields.value("found_on").map_or(Some(FoundOn::Node), |value| {
-            choice(value, "place", &[("Node", FoundOn::Node), ("Hierarchy", FoundOn::Hierarchy)])
-        });
+        let found_on = found_on(fields);
         Some(ProcessSpec {
             command: command?,
             env: env?,
@@ -88,6 +86,7 @@ impl FilesystemSpec {
     ///     fsck: Preen,                     // or Never, or Force
     ///     mount_point: Existing,           // or Created
     ///     not_empty: Refuse,               // or Allow
+    ///     found_on: Node,                  // or Hierarchy: another resource of the hierarchy brings the device
     /// )
     /// ```
     pub fn read(fields: &mut Fields<'_>) -> Option<FilesystemSpec> {
@@ -104,6 +103,7 @@ impl FilesystemSpec {
         let not_empty = fields.value("not_empty").map_or(Some(NotEmpty::Refuse), |value| {
             choice(value, "treatment", &[("Refuse", NotEmpty::Refuse), ("Allow", NotEmpty::Allow)])
         });
+        let found_on = found_on(fields);
         let at = at?;
         // The kernel shows mount points in one way of writing only, and they are found again by it.
         let plain: PathBuf = at.components().collect();
@@ -119,6 +119,7 @@ impl FilesystemSpec {
             fsck: fsck?,
             mount_point: mount_point?,
             not_empty: not_empty?,
+            found_on: found_on?,
         })
     }
 }
@@ -231,6 +232,33 @@ fn check(value: Value<'_>) -> Option<Check> {
     };
     inner.finish();
     check
+}
+
+/// Whole paths of block devices, as options that take lists want them: one at least, and no comma in one.
+pub(super) fn devices(value: Value<'_>) -> Option<Vec<String>> {
+    let expected = "a list of block devices, such as [\"/dev/disk/by-id/wwn-0x6001405…\"]";
+    let devices: Vec<String> = value.read(expected)?;
+    let wrong = if devices.is_empty() {
+        Some(format!("there is no device: expected {expected}, or leave it out"))
+    } else {
+        let is_wrong = |device: &&String| !device.starts_with('/') || device.contains([',', '\0', '\n']);
+        devices
+            .iter()
+            .find(is_wrong)
+            .map(|device| format!("{device:?} is no whole path without a comma: expected {expected}"))
+    };
+    if let Some(wrong) = wrong {
+        value.problem(&wrong, None);
+        return None;
+    }
+    Some(devices)
+}
+
+/// `found_on: Node`, which is the default, or `found_on: Hierarchy`.
+pub(super) fn found_on(fields: &mut Fields<'_>) -> Option<FoundOn> {
+    fields.value("found_on").map_or(Some(FoundOn::Node), |value| {
+        choice(value, "place", &[("Node", FoundOn::Node), ("Hierarchy", FoundOn::Hierarchy)])
+    })
 }
 
 /// One of several names without anything behind them.

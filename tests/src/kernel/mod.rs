@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod nvme;
 pub mod power;
 pub mod remote;
+pub mod resource;
 pub mod spec;
 pub mod stamp;
 mod target;

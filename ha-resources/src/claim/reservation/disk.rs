@@ -22,7 +22,7 @@ use super::look::{Kind, System, Whole};
 use super::multipathd::Registrar;
 use super::path::{Candidate, DevicePath, Opening, Seen, Through, Trouble};
 use super::scsi::Designator;
-use super::uevent::{Events, Woken};
+use crate::uevent::{Events, Woken};
 
 /// So often the paths are looked at though nothing was heard of them.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);

@@ -16,7 +16,6 @@ mod path;
 pub mod scsi;
 mod sg;
 mod spec;
-mod uevent;
 
 use std::path::Path;
 use std::sync::Arc;

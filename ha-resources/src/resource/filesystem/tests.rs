@@ -59,6 +59,7 @@ impl Storage {
             fsck: None,
             mount_point: MountPoint::Created,
             not_empty: NotEmpty::Refuse,
+            found_on: FoundOn::Node,
         }
     }
 
@@ -259,9 +260,12 @@ async fn what_this_node_lacks_is_said_before_it_matters() {
         fsck: None,
         mount_point: MountPoint::Existing,
         not_empty: NotEmpty::Allow,
+        found_on: FoundOn::Node,
     };
     let Failed(why) = Filesystem::new(spec.clone()).ready().await.unwrap_err();
-    assert!(why.contains("no-such-device"), "{why}");
+    assert!(why.contains("no-such-device") && why.contains("`found_on: Hierarchy`"), "{why}");
+    let brought = FilesystemSpec { found_on: FoundOn::Hierarchy, mount_point: MountPoint::Created, ..spec.clone() };
+    assert_eq!(Filesystem::new(brought).ready().await, Ok(()));
     let spec = FilesystemSpec { device: "server:/export".to_owned(), fstype: "nfs".to_owned(), ..spec };
     let Failed(why) = Filesystem::new(spec.clone()).ready().await.unwrap_err();
     assert!(why.contains("/no/such/place"), "{why}");

@@ -10,6 +10,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use tokio::io::unix::AsyncFd;
+
+use crate::proc;
 
 /// The kernel's own messages, and udev's after it has made its links in `/dev`.
 const GROUPS: u32 = 0b11;
@@ -19,7 +22,7 @@ const LONGEST_MESSAGE: usize = 16 * 1024;
 
 /// Where events are heard. Without, only time passes.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(crate) struct Events {
     socket: Option<OwnedFd>,
     /// Readable, or hung up, when it is time to end.
     stop: OwnedFd,
@@ -27,7 +30,7 @@ pub(super) struct Events {
 
 /// Why waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(crate) enum Woken {
     /// A block device came, changed, or went.
     ByEvent,
     /// Nothing was heard for so long.
@@ -38,7 +41,7 @@ pub(super) enum Woken {
 
 impl Events {
     /// Listens until the other end of `stop` is closed.
-    pub(super) fn new(stop: OwnedFd) -> Events {
+    pub(crate) fn new(stop: OwnedFd) -> Events {
         let socket = listen().inspect_err(|error| {
             tracing::warn!(%error, "block devices that come or go are not told of: their paths are noticed more slowly");
         });
@@ -46,7 +49,7 @@ impl Events {
     }
 
     /// Waits for an event, so long at most.
-    pub(super) fn wait(&self, at_most: Duration) -> Woken {
+    pub(crate) fn wait(&self, at_most: Duration) -> Woken {
         let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
         loop {
             let mut waiting = vec![PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
@@ -62,6 +65,29 @@ impl Events {
                 // Of other devices there are many; they only begin the wait anew.
                 Ok(_) if self.socket.as_ref().is_some_and(about_block_devices) => return Woken::ByEvent,
                 Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// The same for who waits with a runtime.
+pub(crate) struct Changes(AsyncFd<OwnedFd>);
+
+impl Changes {
+    /// Hears everything from now on.
+    pub(crate) fn open() -> io::Result<Changes> {
+        listen().and_then(proc::wait_on).map(Changes)
+    }
+
+    /// Waits until a block device came, changed or went. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> io::Result<()> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            // Taken to their end: what comes later makes it readable anew.
+            let heard = about_block_devices(self.0.get_ref());
+            ready.clear_ready();
+            if heard {
+                return Ok(());
             }
         }
     }
@@ -113,6 +139,16 @@ mod tests {
         assert_eq!(events.wait(PATIENT), Woken::ByEvent);
         drop(stop);
         assert_eq!(events.wait(PATIENT), Woken::ToStop);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_runtime_hears_of_it_too() {
+        let mut changes = Changes::open().unwrap();
+        if std::fs::write("/sys/block/loop0/uevent", "change").is_err() {
+            eprintln!("SKIPPED: no loop device here, or not allowed to have the kernel tell of it");
+            return;
+        }
+        tokio::time::timeout(PATIENT, changes.next()).await.unwrap().unwrap();
     }
 
     #[test]
