@@ -17,6 +17,7 @@ use crate::resource::exec::{Exec, ExecSpec};
 use crate::resource::filesystem::{Filesystem, FilesystemSpec};
 use crate::resource::lsb::{Lsb, LsbSpec};
 use crate::resource::lvm::{Lvm, LvmSpec};
+use crate::resource::md::{Md, MdSpec};
 use crate::resource::ocf::{Ocf, OcfSpec};
 use crate::resource::process::{Process, ProcessSpec};
 use crate::resource::route::{Route, RouteSpec};
@@ -49,6 +50,8 @@ pub enum ResourceDefinition {
     Route(RouteSpec),
     /// A volume group.
     Lvm(LvmSpec),
+    /// An array.
+    Md(MdSpec),
 }
 
 impl ResourceDefinition {
@@ -61,6 +64,7 @@ impl ResourceDefinition {
             ResourceDefinition::Address(spec) => Arc::new(Address::new(spec)),
             ResourceDefinition::Systemd(spec) => Arc::new(Systemd::new(spec, ServiceManager::of_machine())),
             ResourceDefinition::Lvm(spec) => Arc::new(Lvm::new(spec)),
+            ResourceDefinition::Md(spec) => Arc::new(Md::new(spec)),
             ResourceDefinition::Route(spec) => Arc::new(Route::new(spec)),
             ResourceDefinition::Ocf(spec) => Arc::new(Ocf::new(spec, directories.clone())),
             ResourceDefinition::Lsb(spec) => Arc::new(Lsb::new(spec, directories.clone())),
@@ -74,6 +78,7 @@ impl ResourceDefinition {
             ResourceDefinition::Ocf(ocf) => Ocf::new(ocf.clone(), directories.clone()).advice(spec).await,
             ResourceDefinition::Lsb(lsb) => Lsb::new(lsb.clone(), directories.clone()).advice().await,
             ResourceDefinition::Lvm(lvm) => Lvm::new(lvm.clone()).advice().await,
+            ResourceDefinition::Md(md) => Md::new(md.clone()).advice().await,
             ResourceDefinition::Process(_)
             | ResourceDefinition::Exec(_)
             | ResourceDefinition::Filesystem(_)
@@ -130,7 +135,7 @@ impl Kinds for Builtin {
     type Probe = ProbeDefinition;
 
     fn resource_kinds(&self) -> &[&'static str] {
-        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route", "Lvm"]
+        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route", "Lvm", "Md"]
     }
 
     fn claim_kinds(&self) -> &[&'static str] {
@@ -151,6 +156,7 @@ impl Kinds for Builtin {
             "Lsb" => LsbSpec::read(fields).map(ResourceDefinition::Lsb),
             "Systemd" => SystemdSpec::read(fields).map(ResourceDefinition::Systemd),
             "Lvm" => LvmSpec::read(fields).map(ResourceDefinition::Lvm),
+            "Md" => MdSpec::read(fields).map(ResourceDefinition::Md),
             "Route" => RouteSpec::read(fields).map(ResourceDefinition::Route),
             _ => None,
         }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
+use ha_tests::kernel::ledger::judge;
 use ha_tests::kernel::resource::{operate, operate_within};
-use ha_tests::kernel::{Guest, KernelLab, disk_link};
-use ha_tests::{Result, Trouble};
+use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, disk_link};
+use ha_tests::{Result, Trouble, program};
 
 /// What every node of a cluster with volume groups is prepared with: a system id, and device-mapper.
 fn prepare_lvm(node: &Guest) -> Result<()> {
@@ -13,6 +15,22 @@ fn prepare_lvm(node: &Guest) -> Result<()> {
     }
     node.shell("modprobe dm-mod && mkdir -p /run/lock/lvm /run/lvm /srv/web")?;
     node.shell("printf 'global { system_id_source = \"uname\" }\\n' > /etc/lvm/lvm.conf").map(drop)
+}
+
+/// What every node of a cluster with arrays is prepared with: the driver, and nobody who assembles by himself.
+fn prepare_md(node: &Guest) -> Result<()> {
+    if node.shell("command -v mdadm").is_err() {
+        return Err(Trouble::new("this test NEEDS mdadm: it was NOT RUN; install it, or use tests/run"));
+    }
+    node.shell("modprobe raid1 && mkdir -p /run/mdadm /etc/mdadm /srv/web && echo 'AUTO -all' > /etc/mdadm/mdadm.conf")
+        .map(drop)
+}
+
+/// A new mirror of the first two disks, which is not assembled.
+fn make_mirror(node: &Guest) -> Result<()> {
+    let (first, second) = (disk_link(0), disk_link(1));
+    let new = "--run --quiet --level=1 --raid-devices=2 --metadata=1.2 --assume-clean --bitmap=none";
+    node.shell(&format!("mdadm --create /dev/md/shop {new} {first} {second}")).map(drop)
 }
 
 fn expect(node: &Guest, operation: &str, resource: &str, expected: &str) -> Result<()> {
@@ -92,7 +110,7 @@ fn a_volume_group_belongs_to_one_node_and_is_taken_over_from_a_dead_one() -> Res
     expect(beta, "stop", &whole, "done")?;
 
     // Somebody else takes a volume away: known at once, by the kernel.
-    let watching = alpha.start(&ha_tests::program("lab-resource")?.to_string_lossy(), &["watch", "1000", &one])?;
+    let watching = alpha.start(&program("lab-resource")?.to_string_lossy(), &["watch", "1000", &one])?;
     alpha.shell("sleep 1; dmsetup remove shop--1-db")?;
     let said = watching.wait()?.good()?;
     assert!(said.contains("shop-1/db is"), "{said}");
@@ -109,4 +127,138 @@ fn a_volume_group_belongs_to_one_node_and_is_taken_over_from_a_dead_one() -> Res
     expect(alpha, "start", &whole, "done")?;
     expect(alpha, "kill", &whole, "done")?;
     alpha.shell("vgremove -q --yes shop-1").map(drop)
+}
+
+#[test]
+fn an_array_is_assembled_on_one_node_and_a_degraded_one_only_where_that_is_allowed() -> Result<()> {
+    let lab = KernelLab::with_nodes(&["alpha", "beta"]).disks(&[32, 32]).boot()?;
+    let (alpha, beta) = (lab.node("alpha"), lab.node("beta"));
+    let (first, second) = (disk_link(0), disk_link(1));
+    let mirror =
+        |more: &str| format!("Md(name: \"mirror\", device: \"/dev/md/shop\", members: [{first:?}, {second:?}]{more})");
+    let (whole, lenient) = (mirror(""), mirror(", degraded: Allow"));
+    lab.nodes().iter().try_for_each(prepare_md)?;
+    expect(alpha, "ready", &whole, "done")?;
+    expect(alpha, "start", &whole, "failed: mdadm --assemble /dev/md/shop exited")?;
+    expect(alpha, "stop", &whole, "done")?;
+    make_mirror(alpha)?;
+    expect(alpha, "adopt", &whole, "running")?;
+    expect(alpha, "stop", &whole, "done")?;
+    expect(alpha, "stop", &whole, "done")?;
+    expect(alpha, "monitor", &whole, "bad: the array /dev/md/shop is not assembled")?;
+
+    for _ in 0..2 {
+        expect(alpha, "start", &whole, "done")?;
+    }
+    expect(alpha, "monitor", &whole, "good")?;
+    expect(alpha, "advice", &whole, "")?;
+    alpha.shell("mkfs.ext4 -q -F /dev/md/shop && mount /dev/md/shop /srv/web && echo hello > /srv/web/page && sync")?;
+    let said = operate_within(alpha, "stop", Duration::from_secs(4), &whole)?;
+    assert!(said.contains("it is mounted at /srv/web"), "{said}");
+    alpha.shell("umount /srv/web")?;
+
+    // Somebody else stops it: known at once, by the kernel.
+    let watching = alpha.start(&program("lab-resource")?.to_string_lossy(), &["watch", "1000", &whole])?;
+    alpha.shell("sleep 1; mdadm --stop /dev/md/shop")?;
+    let said = watching.wait()?.good()?;
+    assert!(said.contains("/dev/md/shop is not assembled") || said.contains("is inactive"), "{said}");
+
+    // By who it is, under another name; which is in the way of the first.
+    let told = alpha.shell(&format!("mdadm --examine --export {first}"))?;
+    let uuid = told.lines().find_map(|line| line.strip_prefix("MD_UUID=")).ok_or_else(|| Trouble::new("no UUID"))?;
+    let known = format!("Md(name: \"mirror\", device: \"/dev/md/other\", uuid: {uuid:?})");
+    expect(alpha, "start", &known, "done")?;
+    expect(alpha, "monitor", &known, "good")?;
+    for operation in ["ready", "start"] {
+        expect(alpha, operation, &whole, "failed: the array /dev/md/shop is assembled as /dev/md")?;
+    }
+    // Whoever assembled it.
+    expect(alpha, "stop", &whole, "done")?;
+    expect(alpha, "adopt", &known, "stopped")?;
+
+    // Its node dies, and the other one has it.
+    expect(alpha, "start", &whole, "done")?;
+    alpha.power_off()?;
+    expect(beta, "start", &whole, "done")?;
+    beta.shell("mount -o ro /dev/md/shop /srv/web && grep hello /srv/web/page && umount /srv/web")?;
+
+    // A member fails: it goes on, and says so. What was started whole is started degraded only where that is allowed.
+    beta.shell(&format!("mdadm /dev/md/shop --fail {second} --remove {second}"))?;
+    expect(beta, "monitor", &whole, "good")?;
+    expect(
+        beta,
+        "advice",
+        &whole,
+        &format!("is degraded: 1 of 2 members are missing, failed or not in step: {second}"),
+    )?;
+    expect(beta, "kill", &whole, "done")?;
+    expect(beta, "start", &whole, "failed: ")?;
+    expect(beta, "adopt", &whole, "stopped")?;
+    expect(beta, "start", &lenient, "done")?;
+    expect(beta, "monitor", &lenient, "good")?;
+    expect(beta, "stop", &lenient, "done")?;
+
+    // A member is not even there.
+    beta.shell(&format!("echo 1 > /sys/block/$(basename $(readlink -f {second}))/device/delete && udevadm settle"))?;
+    expect(beta, "ready", &whole, &format!("cannot be seen: {second}"))?;
+    expect(beta, "ready", &lenient, "done")?;
+    expect(beta, "start", &lenient, "done")?;
+    expect(beta, "kill", &lenient, "done")
+}
+
+#[test]
+fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power() -> Result<()> {
+    let app = program("lab-ledger")?;
+    let app = format!(
+        r#"Process(name: "app", command: [{:?}, "{MOUNTED}/entries", "10.77.0.100:7000"])"#,
+        app.to_string_lossy()
+    );
+    let builder = KernelLab::with_nodes(&["alpha", "beta"]).disks(&[96, 96]);
+    let cluster = KernelCluster::configured(builder, ClaimKind::Reservation, &app)?;
+    let (first, second) = (disk_link(0), disk_link(1));
+    let hierarchy = format!(
+        r#"Hierarchy(
+    name: "{LEDGER}",
+    nodes: ["alpha", "beta"],
+    claim: Reservation(devices: [{first:?}, {second:?}]),
+    decline_for: "10s",
+    settle: "1s",
+    resources: [
+        Md(name: "mirror", device: "/dev/md/shop", members: [{first:?}, {second:?}]),
+        Lvm(name: "volumes", group: "shop", devices: ["/dev/md/shop"], found_on: Hierarchy),
+        Filesystem(name: "data", device: "/dev/shop/web", at: "{MOUNTED}", fstype: "ext4", mount_point: Created, found_on: Hierarchy),
+        Address(name: "vip", address: "10.77.0.100/24", interface: "eth0"),
+        {app},
+    ],
+)
+"#
+    );
+    let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
+    for node in cluster.lab().nodes() {
+        prepare_md(node)?;
+        prepare_lvm(node)?;
+        std::fs::write(node.dir().join("etc/hierarchies/ledger.ron"), &hierarchy)?;
+    }
+    make_mirror(alpha)?;
+    alpha.shell("vgcreate -q --yes --setautoactivation n shop /dev/md/shop && lvcreate -q --yes -Zn -Wn -l 100%FREE -n web shop")?;
+    alpha.shell("mkfs.ext4 -q -F /dev/shop/web && vgchange -q -an shop && mdadm --stop /dev/md/shop")?;
+    cluster.start()?;
+    cluster.until_placed(LEDGER, "alpha");
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+
+    alpha.power_off()?;
+    client.until_served_by("beta");
+    KernelCluster::tell("the holder of a mirror with a volume group loses power", &client);
+    eprintln!("{}", cluster.ask("beta", &["history"])?);
+    let acknowledged = client.end();
+    let entries = beta.shell(&format!("cat {MOUNTED}/entries"))?;
+    assert_eq!(judge(&entries, &acknowledged)?, ["alpha", "beta"]);
+    assert_eq!(beta.shell("vgs --noheadings -o systemid shop")?.trim(), "beta");
+
+    // And it can be taken out of service again, to the last of it.
+    cluster.ask("beta", &["stop", LEDGER])?;
+    assert!(beta.shell("dmsetup info --noheadings -c -o name shop-web").is_err());
+    assert!(beta.shell("test -e /sys/block/md127/md").is_err());
+    Ok(())
 }

@@ -8,6 +8,7 @@ pub mod exec;
 pub mod filesystem;
 pub mod lsb;
 pub mod lvm;
+pub mod md;
 pub mod ocf;
 pub mod process;
 mod read;

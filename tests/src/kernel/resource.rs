@@ -74,7 +74,11 @@ pub fn run(arguments: &[&str]) -> Result<String> {
                     Verdict::Unknown(why) => format!("unknown: {why}"),
                 });
             }
-            "watch" => return Ok(resource.watch(&context).await),
+            // As an agent does that finds it running.
+            "watch" => match resource.adopt(&context).await {
+                Ok(Found::Running) => return Ok(resource.watch(&context).await),
+                other => return Ok(format!("failed: there is nothing to watch: {other:?}")),
+            },
             _ => return Err(Trouble::new(format!("there is no operation {operation}"))),
         };
         Ok(done.map_or_else(|failed| format!("failed: {}", failed.0), str::to_owned))

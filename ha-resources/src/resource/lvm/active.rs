@@ -52,7 +52,7 @@ fn of_in(group: &Name, all: &Path) -> io::Result<Vec<Active>> {
         let (volume, layer) = volume_and_layer(part);
         let visible = layer.is_none() && identity.len() == WHOLE;
         let suspended = block::attribute(&mapper, "suspended").is_some_and(|flag| flag != "0");
-        found.push(Active { directory, volume, visible, suspended, device });
+        found.push(Active { directory, device, volume, visible, suspended });
     }
     found.sort_by(|a, b| a.device.cmp(&b.device));
     Ok(found)
