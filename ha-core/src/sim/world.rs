@@ -504,12 +504,11 @@ impl World {
     }
 
     pub(super) fn kill_agent(&mut self, n: usize) {
+        let wanted: Vec<bool> = (0..self.setup.hierarchies.len()).map(|h| self.is_wanted_on(n, h)).collect();
         let node = &mut self.nodes[n];
         if node.agent.take().is_none() {
             return;
         }
-        let wanted: Vec<bool> = (0..self.setup.hierarchies.len()).map(|h| self.is_wanted_on(n, h)).collect();
-        let node = &mut self.nodes[n];
         node.life += 1;
         let paused = std::mem::take(&mut node.paused);
         node.waiting.retain(|waiting| matches!(waiting, Waiting::Machine(..)));
@@ -537,8 +536,12 @@ impl World {
         self.observe_fitness(n);
     }
 
-    /// Whether no operator has asked another node for something that has this one stop it when it hears of that.
+    /// Whether no operator has asked for something that has this node stop it: at once, when it hears of that, or when another can take it.
     fn is_wanted_on(&self, n: usize, h: usize) -> bool {
+        let node = &self.nodes[n];
+        if node.agent.as_ref().is_some_and(|agent| agent.engine.snapshot(node.time(self.now)).standby.is_some()) {
+            return false;
+        }
         let (me, name) = (&self.nodes[n].name, &self.setup.hierarchies[h].hierarchy.name);
         self.nodes.iter().filter_map(|other| Some((other, other.agent.as_ref()?))).all(|(other, agent)| {
             let snapshot = agent.engine.snapshot(other.time(self.now));
