@@ -6,16 +6,21 @@ use std::path::Path;
 use crate::command::run;
 use crate::trouble::{Result, While as _};
 
-/// An ext4 filesystem on a loop device, as long as this lasts.
+/// A filesystem on a loop device, as long as this lasts.
 pub struct Volume(String);
 
 impl Volume {
-    /// Makes one of `bytes`, in a new file of `dir`.
+    /// Makes one with ext4, of `bytes`, in a new file of `dir`.
     pub fn new(dir: &Path, name: &str, bytes: u64) -> Result<Volume> {
+        Volume::formatted(dir, name, bytes, "ext4")
+    }
+
+    /// Makes one with another filesystem.
+    pub fn formatted(dir: &Path, name: &str, bytes: u64, kind: &str) -> Result<Volume> {
         let file = dir.join(name);
         File::create(&file).and_then(|file| file.set_len(bytes)).to(format!("create {}", file.display()))?;
         let file = file.to_string_lossy();
-        run("mkfs.ext4", &["-q", &file])?;
+        run(&format!("mkfs.{kind}"), &["-q", &file])?;
         Ok(Volume(run("losetup", &["--find", "--show", &file])?.trim().to_owned()))
     }
 

@@ -1,14 +1,19 @@
-//! The examples of `hierarchies/`, run: as they stand, but for the addresses, devices and programs that a laboratory does not have.
+//! The examples of `hierarchies/`, run: as they stand, but for the addresses, devices and places that a laboratory does not have. nginx, PostgreSQL and
+//! MariaDB are the real ones; programs that are the reader's own are scripts.
 
 #![expect(clippy::unwrap_used, reason = "what fails here is the laboratory, not what is tested")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
 
-use ha_tests::{Cluster, Lab, Result, Volume};
+use ha_tests::cluster::Lease;
+use ha_tests::kernel::database;
+use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually};
 
-/// A program of the examples that stands in for a real one.
+/// A program of the reader's own.
 fn script(dir: &Path, name: &str, text: &str) -> String {
     let file = dir.join(name);
     fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -32,7 +37,7 @@ const ON_RESERVATIONS: [&str; 2] = ["accounts", "shop"];
 
 #[test]
 fn no_example_is_forgotten() {
-    const RUN: [&str; 5] = ["database", "gateway", "queue", "small", "web"];
+    const RUN: [&str; 8] = ["catalogue", "database", "gateway", "orders", "queue", "search", "small", "web"];
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../hierarchies");
     let mut found: Vec<String> = fs::read_dir(folder)
         .unwrap()
@@ -47,20 +52,124 @@ fn no_example_is_forgotten() {
     );
 }
 
+/// An error that says so, loudly, if something that is to be tried is not here.
+fn need(programs: &[(&str, &str)]) -> Result<()> {
+    for (path, package) in programs {
+        if !Path::new(path).exists() {
+            return Err(Trouble::new(format!(
+                "this test NEEDS {package} ({path}): it was NOT RUN; install this package, or use tests/run"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What nginx needs to serve one page.
+fn nginx(name: &str, address: &str, root: &Path) -> String {
+    format!(
+        "pid /run/{name}.pid;\nerror_log /run/{name}.log;\nevents {{}}\n\
+         http {{ access_log off; server {{ listen {address}:80; root {}; }} }}\n",
+        root.display()
+    )
+}
+
+/// A data directory of MariaDB, and settings that let a client in.
+fn mariadb(at: &Path) -> Result<()> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let data = format!("--datadir={}", text(&at.join("data")));
+    let made = ["--no-defaults", "--user=mysql", "--auth-root-authentication-method=normal", "--skip-test-db", &data];
+    let installed = Command::new("mariadb-install-db").args(made).output()?;
+    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+    let tables = "CREATE DATABASE IF NOT EXISTS shop;\nCREATE TABLE IF NOT EXISTS shop.orders (number BIGINT PRIMARY KEY);\n\
+                  CREATE USER IF NOT EXISTS 'client'@'%';\nGRANT ALL ON shop.* TO 'client'@'%';\n";
+    fs::write(at.join("tables.sql"), tables)?;
+    let settings = format!(
+        "[mariadbd]\ndatadir={0}/data\ninit-file={0}/tables.sql\nsocket={0}/data/mariadb.sock\npid-file={0}/data/mariadb.pid\n\
+         innodb-buffer-pool-size=16M\ninnodb-log-file-size=4M\nperformance-schema=OFF\n",
+        text(at)
+    );
+    fs::write(at.join("my.cnf"), settings)?;
+    Ok(())
+}
+
+/// The cluster, and where its clients are: on gamma, which is there from beginning to end.
+struct Clients<'a>(&'a Cluster);
+
+impl Clients<'_> {
+    fn ask(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
+        let output = self.0.node("gamma").run(program, arguments).map_err(|trouble| trouble.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// The page of a web server.
+    fn page(&self, address: &str) -> std::result::Result<String, String> {
+        let ask = format!("exec 3<>/dev/tcp/{address}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3");
+        let text = self.ask("timeout", &["1", "bash", "-c", &ask])?;
+        if text.contains("200 OK") { Ok(text) } else { Err(text) }
+    }
+
+    /// Adds a row to PostgreSQL; answers with its number.
+    fn row(&self) -> std::result::Result<String, String> {
+        let row = "INSERT INTO rows SELECT count(*) FROM rows RETURNING number";
+        self.ask("timeout", &["2", "psql", "-h", "10.77.0.11", "-U", "postgres", "-qAt", "-c", row])
+    }
+
+    /// Adds a row to MariaDB; answers with how many there are.
+    fn order(&self) -> std::result::Result<String, String> {
+        let row = "INSERT INTO orders SELECT COUNT(*) FROM orders; SELECT COUNT(*) FROM orders";
+        self.ask("timeout", &["2", "mariadb", "--no-defaults", "-h", "10.77.0.14", "-u", "client", "shop", "-Ne", row])
+    }
+
+    /// How long clients were not answered, from now on.
+    fn out<T>(&self, what: &str, ask: impl Fn() -> std::result::Result<T, String>) -> T {
+        let from = Instant::now();
+        let answer = eventually(what, ask);
+        eprintln!("{what} after {:.1} s", from.elapsed().as_secs_f64());
+        answer
+    }
+}
+
+const PROGRAMS: [(&str, &str); 5] = [
+    ("/usr/sbin/nginx", "nginx"),
+    ("/usr/bin/psql", "postgresql-client"),
+    ("/usr/sbin/mariadbd", "mariadb-server"),
+    ("/usr/bin/mariadb", "mariadb-client"),
+    ("/usr/sbin/mkfs.xfs", "xfsprogs"),
+];
+
 #[test]
 fn every_example_is_served_and_taken_over() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
+    need(&PROGRAMS)?;
+    let postgres = database::programs()?;
+    // In memory, where there is some: what is flushed to the machine's disk is not what is looked at.
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let dir = folder.path();
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let (web, database) = (Volume::new(dir, "web.img", 64 << 20)?, Volume::new(dir, "database.img", 64 << 20)?);
-    let (web_at, database_at) = (dir.join("srv-web"), dir.join("srv-database"));
-    fs::create_dir(&web_at).unwrap();
-    fs::create_dir(&database_at).unwrap();
-    let (web_at, database_at) = (web_at.to_string_lossy(), database_at.to_string_lossy());
-    let server = |name: &str, at: &str| {
-        let perl = "my $s = IO::Socket::INET->new(LocalAddr => $ARGV[0], Listen => 9, ReuseAddr => 1) or die $!; while ($s->accept) {}";
-        script(dir, name, &format!("exec /usr/bin/perl -MIO::Socket::INET -e '{perl}' {at}"))
+    let place = |name: &str| {
+        let at = dir.join(name);
+        fs::create_dir(&at).unwrap();
+        at
     };
+    let (web_at, database_at, orders_at) = (place("srv-web"), place("srv-database"), place("srv-orders"));
+    let web = Volume::new(dir, "web.img", 64 << 20)?;
+    let database = Volume::formatted(dir, "database.img", 320 << 20, "xfs")?;
+    let orders = Volume::new(dir, "orders.img", 320 << 20)?;
+    web.mounted(&web_at, || {
+        fs::create_dir(web_at.join("etc"))?;
+        fs::write(web_at.join("etc/nginx.conf"), nginx("web", "10.77.0.10", &web_at))?;
+        Ok(fs::write(web_at.join("index.html"), "from the shared disk\n")?)
+    })?;
+    database.mounted(&database_at, || database::create(&database_at).map(drop))?;
+    orders.mounted(&orders_at, || mariadb(&orders_at))?;
+    for (name, address) in [("catalogue", "10.77.0.15"), ("search", "10.77.0.16")] {
+        let at = place(name);
+        fs::write(at.join("nginx.conf"), nginx(name, address, &at))?;
+        fs::write(at.join("index.html"), format!("this is {name}\n"))?;
+    }
+    let (web_at, database_at, orders_at) =
+        (web_at.to_string_lossy(), database_at.to_string_lossy(), orders_at.to_string_lossy());
     let forever = |name| script(dir, name, "exec /bin/sleep 1000000");
     let broker = script(
         dir,
@@ -72,7 +181,12 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
          status) kill -0 \"$(cat $pid)\" ;;\n\
          esac",
     );
-    let examples = [
+    let own = |name: &str| {
+        let at = format!("/srv/{name}");
+        let here = dir.join(name).to_string_lossy().into_owned();
+        (name.to_owned(), example(name, &[("10.0.0.", "10.77.0."), (&at, &here)]))
+    };
+    let mut examples: Vec<(String, String)> = [
         (
             "web",
             example(
@@ -81,10 +195,6 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
                     ("10.0.0.254", "10.77.0.200"),
                     ("10.0.0.", "10.77.0."),
                     ("/dev/disk/by-id/wwn-0x6001405a1b2c3d4e-part1", web.device()),
-                    (
-                        r#"["/usr/sbin/nginx", "-g", "daemon off;", "-c", "/srv/web/etc/nginx.conf"]"#,
-                        &format!(r#"["{}"]"#, server("nginx", "10.77.0.10:80")),
-                    ),
                     ("/srv/web", &web_at),
                 ],
             ),
@@ -96,14 +206,19 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
                 &[
                     ("10.0.0.", "10.77.0."),
                     ("/dev/disk/by-id/wwn-0x6001405a1b2c3d4e-part2", database.device()),
-                    ("xfs", "ext4"),
-                    (
-                        r#"["/usr/lib/postgresql/15/bin/postgres", "-D", "/srv/database/main"]"#,
-                        &format!(r#"["{}"]"#, server("postgres", "10.77.0.11:5432")),
-                    ),
-                    (r#"["/usr/bin/pg_isready", "-h", "10.77.0.11"]"#, r#"["/bin/true"]"#),
-                    (r#"user: "postgres","#, ""),
+                    ("/usr/lib/postgresql/15/bin", &postgres),
                     ("/srv/database", &database_at),
+                ],
+            ),
+        ),
+        (
+            "orders",
+            example(
+                "orders",
+                &[
+                    ("10.0.0.", "10.77.0."),
+                    ("/dev/disk/by-id/wwn-0x6001405a1b2c3d4e-part3", orders.device()),
+                    ("/srv/orders", &orders_at),
                 ],
             ),
         ),
@@ -130,13 +245,21 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
                 ],
             ),
         ),
-    ];
-    let cluster = Cluster::new(Lab::with_nodes(&["alpha", "beta", "gamma"]), 2, &examples)?;
+    ]
+    .map(|(name, text)| (name.to_owned(), text))
+    .into();
+    examples.extend(["catalogue", "search"].map(own));
+    let examples: Vec<(&str, String)> = examples.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    // Three databases and a busy machine write to one disk: leases of a second would be lost to it.
+    let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta", "gamma"]), 2, &examples, Lease::Lasting)?;
     cluster.start()?;
     let preferred = [
         ("web", "alpha"),
         ("gateway", "alpha"),
+        ("catalogue", "alpha"),
         ("database", "beta"),
+        ("search", "beta"),
+        ("orders", "gamma"),
         ("queue", "gamma"),
         ("reports", "gamma"),
         ("mailer", "gamma"),
@@ -144,11 +267,46 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     for (hierarchy, node) in preferred {
         cluster.until_placed(hierarchy, node);
     }
-    // The last node serves all that names it.
-    cluster.node("gamma").power_off()?;
+    let clients = Clients(&cluster);
+    let page = |address: &str, has: &str| {
+        let text = clients.out(&format!("nginx at {address} answers"), || clients.page(address));
+        assert!(text.contains(has), "{text}");
+    };
+    page("10.77.0.10", "from the shared disk");
+    page("10.77.0.15", "this is catalogue");
+    page("10.77.0.16", "this is search");
+    assert_eq!(eventually("PostgreSQL answers", || clients.row()), "0");
+    assert_eq!(eventually("MariaDB answers", || clients.order()), "1");
+
+    // Each of a pair is taken over by the other; and a database is where it was.
     cluster.node("beta").power_off()?;
-    for (hierarchy, _) in preferred {
-        cluster.until_placed(hierarchy, "alpha");
+    assert_eq!(clients.out("beta lost, PostgreSQL answers", || clients.row()), "1");
+    page("10.77.0.16", "this is search");
+    cluster.until_placed("database", "alpha");
+    cluster.ha(cluster.node("gamma"), &["move", "orders", "alpha"])?;
+    assert_eq!(clients.out("moved, MariaDB answers", || clients.order()), "2");
+    cluster.until_placed("orders", "alpha");
+
+    // The pair parts again by itself; the database stays until somebody decides.
+    cluster.node("beta").power_on()?;
+    cluster.node("beta").start_agent()?;
+    cluster.until_placed("search", "beta");
+    cluster.until_placed("database", "alpha");
+
+    // Beta has data and programs of all that alpha serves.
+    cluster.node("alpha").power_off()?;
+    page("10.77.0.10", "from the shared disk");
+    page("10.77.0.15", "this is catalogue");
+    assert_eq!(clients.out("alpha lost, PostgreSQL answers", || clients.row()), "2");
+    assert_eq!(clients.out("alpha lost, MariaDB answers", || clients.order()), "3");
+
+    // The last node serves all that names it.
+    cluster.node("beta").power_off()?;
+    for (hierarchy, _) in
+        preferred.into_iter().filter(|(name, _)| !["gateway", "catalogue", "database", "search"].contains(name))
+    {
+        cluster.until_placed(hierarchy, "gamma");
     }
+    page("10.77.0.10", "from the shared disk");
     Ok(())
 }

@@ -77,7 +77,7 @@ fn after_every_loss_each_example_is_served_as_long_as_one_of_its_nodes_is_left()
     }
     assert!(is_well(&outcomes));
     let told = told(&stage, &outcomes);
-    let only = "accounts, database, gateway: after losing alpha and beta nothing can run them: their nodes are alpha and beta only";
+    let only = "accounts, catalogue, database, gateway, search: after losing alpha and beta nothing can run them: their nodes are alpha and beta only";
     assert!(told.iter().any(|line| line == only), "{told:#?}");
     let stand_in = "shop: it is claimed by reservation, and a lease of 5.0 s stands in for that here";
     assert!(told.iter().any(|line| line.starts_with(stand_in)), "{told:#?}");
