@@ -206,15 +206,15 @@ fn an_array_is_assembled_on_one_node_and_a_degraded_one_only_where_that_is_allow
     expect(beta, "kill", &lenient, "done")
 }
 
-#[test]
-fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power() -> Result<()> {
+/// Two nodes, of which alpha serves a ledger on a filesystem in a volume group on a mirror of both disks, which are reserved.
+fn ledger_on_a_mirror(claim: ClaimKind) -> Result<KernelCluster> {
     let app = program("lab-ledger")?;
     let app = format!(
         r#"Process(name: "app", command: [{:?}, "{MOUNTED}/entries", "10.77.0.100:7000"])"#,
         app.to_string_lossy()
     );
     let builder = KernelLab::with_nodes(&["alpha", "beta"]).disks(&[96, 96]);
-    let cluster = KernelCluster::configured(builder, ClaimKind::Reservation, &app)?;
+    let cluster = KernelCluster::configured(builder, claim, &app)?;
     let (first, second) = (disk_link(0), disk_link(1));
     let hierarchy = format!(
         r#"Hierarchy(
@@ -223,6 +223,7 @@ fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power(
     claim: Reservation(devices: [{first:?}, {second:?}]),
     decline_for: "10s",
     settle: "1s",
+    forced_stop_within: "10s",
     resources: [
         Md(name: "mirror", device: "/dev/md/shop", members: [{first:?}, {second:?}]),
         Lvm(name: "volumes", group: "shop", devices: ["/dev/md/shop"], found_on: Hierarchy),
@@ -233,7 +234,7 @@ fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power(
 )
 "#
     );
-    let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
+    let alpha = cluster.lab().node("alpha");
     for node in cluster.lab().nodes() {
         prepare_md(node)?;
         prepare_lvm(node)?;
@@ -244,6 +245,13 @@ fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power(
     alpha.shell("mkfs.ext4 -q -F /dev/shop/web && vgchange -q -an shop && mdadm --stop /dev/md/shop")?;
     cluster.start()?;
     cluster.until_placed(LEDGER, "alpha");
+    Ok(cluster)
+}
+
+#[test]
+fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power() -> Result<()> {
+    let cluster = ledger_on_a_mirror(ClaimKind::Reservation)?;
+    let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
     let client = cluster.ledger_client()?;
     client.until_served_by("alpha");
 

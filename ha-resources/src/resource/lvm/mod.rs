@@ -254,6 +254,11 @@ impl Lvm {
         )))
     }
 
+    /// Whether nothing of it is active, and no command that was given up may yet change that.
+    fn is_gone(&self) -> Result<bool, Failed> {
+        Ok(self.stuck().is_ok() && self.active()?.is_empty())
+    }
+
     async fn take_away(&self, context: &Context, way: Way) -> Result<(), Failed> {
         self.expected().clear();
         let deadline = Instant::now() + most_of(context.timeout);
@@ -261,10 +266,10 @@ impl Lvm {
         // Of several reasons the first says most.
         let mut why = None;
         loop {
-            if self.active()?.is_empty() {
-                return self.stuck();
+            if self.is_gone()? {
+                return Ok(());
             }
-            if way == Way::Orderly {
+            if way == Way::Orderly && !self.active()?.is_empty() {
                 // Half of what is left: it may hang, and then there is another way.
                 let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
                 let target = self.target();
@@ -276,13 +281,19 @@ impl Lvm {
                 });
             }
             self.remove(way, &environment, deadline).await?;
-            let left = self.active()?;
-            if left.is_empty() {
-                return self.stuck();
+            if self.is_gone()? {
+                return Ok(());
             }
             if Instant::now() + PAUSE >= deadline {
-                let names: Vec<String> =
-                    left.iter().map(|one| format!("{}{}", one.device, block::kept_by(&one.directory))).collect();
+                self.stuck()?;
+                let names: Vec<String> = self
+                    .active()?
+                    .iter()
+                    .map(|one| format!("{}{}", one.device, block::kept_by(&one.directory)))
+                    .collect();
+                if names.is_empty() {
+                    return Ok(());
+                }
                 let why = why.map_or_else(String::new, |why| format!("; {why}"));
                 return Err(Failed(format!("still active, and in use: {}{why}", names.join(", "))));
             }

@@ -59,13 +59,14 @@ async fn a_group_that_may_not_be_activated_is_told_before_anything_is_touched() 
         Err(why) => return eprintln!("SKIPPED: no loop device here: {why}"),
     };
     let group = format!("ha-test-{}", std::process::id());
-    let made = shell(&format!("lvm vgcreate --devices {device} --systemid elsewhere --yes {group} {device}"))
-        .or_else(|_| shell(&format!("lvm vgcreate --devices {device} --yes {group} {device}")));
+    let made =
+        shell(&format!("lvm vgcreate --autobackup n --devices {device} --systemid elsewhere --yes {group} {device}"))
+            .or_else(|_| shell(&format!("lvm vgcreate --autobackup n --devices {device} --yes {group} {device}")));
     let resource = Lvm::new(spec(&group, &[&device]));
     let seen = resource.group(FIELDS, &[], Instant::now() + LOOK).await;
     let stranger = Lvm::new(spec("no-such-group", &[&device]));
     let unknown = stranger.group(FIELDS, &[], Instant::now() + LOOK).await;
-    let exported = shell(&format!("lvm vgexport --devices {device} {group}"));
+    let exported = shell(&format!("lvm vgexport --autobackup n --devices {device} {group}"));
     let after = resource.group(FIELDS, &[], Instant::now() + LOOK).await;
     let (stopped, monitored) = (resource.stop(&context("lvm")).await, resource.monitor(&context("lvm")).await);
     shell(&format!("losetup --detach {device}")).unwrap();

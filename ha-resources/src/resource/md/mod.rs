@@ -336,9 +336,15 @@ impl Resource for Md {
         let environment = environment_of(context);
         let mut why = None;
         loop {
+            // Before it is looked whether anything is left: one that was given up may yet assemble.
+            let stuck = self.stuck();
             let array = match self.look(&environment, deadline).await? {
-                Seen::Nowhere | Seen::Taken(_) => return self.stuck(),
                 Seen::Here(array) | Seen::Elsewhere(array) => array,
+                Seen::Nowhere | Seen::Taken(_) if stuck.is_ok() || Instant::now() + PAUSE >= deadline => return stuck,
+                Seen::Nowhere | Seen::Taken(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             };
             let node = array.node().display().to_string();
             let done = self.mdadm(&["--stop", &node], &environment, deadline).await;
