@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ha_core::driver::{Clock, Node};
+use ha_core::engine::PROOF_COUNTS_FOR;
 use ha_core::name::NodeName;
 use ha_core::record::FencingNews;
 use ha_resources::fence::agents::{self, FenceDevice, Progress, Proof, Step, look_at, switch_on};
@@ -126,6 +127,8 @@ impl Fencing {
             && let Some(last) = report.levels.last()
             && let Some(devices) = levels.get(last.level - 1)
         {
+            // Until then the engine takes it for gone, and must not meet its next life.
+            tokio::time::sleep(PROOF_COUNTS_FOR).await;
             let done = switch_on(last.level, devices, progress).await;
             let trouble = done.clone().err().map(|why| why.chars().take(WORDS_MAX).collect());
             self.tell(&order.node, FencingNews::SwitchedOn { trouble }).await;

@@ -5,14 +5,18 @@
 //!
 //! A proof says that the machine was off at some moment. It counts only for a node that was heard before, is silent now, and was not heard at all,
 //! directly or by hearsay or through storage, since the fencing began: whoever is heard later was not switched off, or was switched on again. It
-//! counts for half of the startup grace. A later life that this node does not hear does not hear this node either, so it asks for nothing before
-//! its own grace is over: it is never taken for the earlier one. After that the node is silent like any other, and the claims find out by
-//! themselves whether it lives.
+//! counts for a moment, in which no machine boots: so that a later life that nobody hears is not taken for the earlier one, whose claims only it could
+//! have taken again. After that the node is silent like any other, and the claims find out by themselves whether it lives.
+
+use std::time::Duration;
 
 use super::{Engine, TimerKey};
 use crate::contact::{Peer, PeerState};
 use crate::name::NodeName;
 use crate::record::{FencingNews, Happened};
+
+/// How long a proof counts that a node is off. Whoever fences a node does not switch it on again before.
+pub const PROOF_COUNTS_FOR: Duration = Duration::from_secs(2);
 
 impl Engine {
     pub(super) fn fencing(&mut self, node: NodeName, news: FencingNews) {
@@ -21,8 +25,7 @@ impl Engine {
         }
         if let FencingNews::Proven { begun, .. } = &news {
             self.fenced.insert(node.clone(), *begun);
-            let counts_for = self.config.contact.timing.startup_grace / 2;
-            self.timers.set(TimerKey::FencedUntil(node.clone()), self.now + counts_for);
+            self.timers.set(TimerKey::FencedUntil(node.clone()), self.now + PROOF_COUNTS_FOR);
             self.concern(&node);
         }
         self.tell(None, Happened::Fencing { node, news });

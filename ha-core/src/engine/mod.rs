@@ -29,6 +29,7 @@ use std::time::Duration;
 
 pub use call::{Call, Called};
 pub use command::{Ask, Command, Refused, Reply, Switch};
+pub use fencing::PROOF_COUNTS_FOR;
 pub use io::{CommandId, Effect, Input, Lasting, TenureOf};
 use leases::Lease;
 pub use snapshot::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerView, ResourceView, Snapshot};

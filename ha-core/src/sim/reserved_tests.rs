@@ -4,13 +4,16 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::node::ForAgent;
 use super::scsi::Target;
 use super::*;
 use crate::claim::lock_area::LeaseTiming;
 use crate::claim::reservation::ReservationTiming;
 use crate::contact::Timing;
+use crate::engine::Input;
 use crate::hierarchy::{Hierarchy, ResourceBuilder};
 use crate::name::{ChannelName, ClusterName, HierarchyName, NodeName};
+use crate::record::FencingNews;
 
 const NODES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -28,6 +31,12 @@ fn disk(disk: usize, what: ToDisk) -> Action {
 
 /// Three nodes and one hierarchy on two disks, preferred on alpha, in service there.
 fn running_on(target: &Target) -> World {
+    let nodes = NODES.iter().map(|name| node(name)).collect();
+    running_with(target, vec![AreaSetup::new("main", nodes, 16, LeaseTiming::default()).unwrap()])
+}
+
+/// The same, with these lock areas, through which nodes hear each other.
+fn running_with(target: &Target, areas: Vec<AreaSetup>) -> World {
     let nodes: Vec<NodeName> = NODES.iter().map(|name| node(name)).collect();
     let resource = ResourceBuilder::new;
     let hierarchy = Hierarchy::builder("web").nodes(NODES).resource(resource("disk")).resource(resource("server"));
@@ -40,7 +49,7 @@ fn running_on(target: &Target) -> World {
         hierarchies: vec![HierarchySetup { hierarchy: Arc::new(hierarchy.build().unwrap()), claim, probed: false }],
         channels: vec![ChannelName::new("net0").unwrap()],
         timing: Timing::default(),
-        areas: vec![AreaSetup::new("main", nodes, 16, LeaseTiming::default()).unwrap()],
+        areas,
         watchdog: WatchdogSetup::None,
         max_recoveries: 8,
     };
@@ -174,4 +183,56 @@ fn a_holder_of_slow_disks_keeps_them() {
     let mut world = running();
     world.act(disk(0, ToDisk::Answers(Answers::Late(secs(2)))));
     stays(&mut world, "alpha", secs(60));
+}
+
+/// Beta is told that alpha was proven to be off by a fencing that began at this moment of beta's.
+fn proven_off(world: &mut World) {
+    let begun = world.nodes[1].time(world.now());
+    let news = FencingNews::Proven { begun, how: "a device says off".to_owned() };
+    world.for_agent(1, ForAgent::Input(Input::Fencing { node: node("alpha"), news }));
+}
+
+/// Nodes that hear each other in no way, and a holder that lives and defends its claim; beta has just found that out once more.
+fn cut() -> World {
+    let mut world = running_with(&Target::lio(NonZeroU16::new(2).unwrap()), Vec::new());
+    world.act(Action::CutAll);
+    stays(&mut world, "alpha", secs(20));
+    let waits = |line: &Line| line.to_string().contains("beta") && line.text.contains("now waiting: held by alpha");
+    until(&mut world, "beta waits", |w| w.lines().last().is_some_and(waits));
+    world
+}
+
+#[test]
+fn what_a_fenced_node_had_is_taken_over_without_a_challenge() {
+    let mut world = cut();
+    world.act(Action::PowerOff(node("alpha")));
+    proven_off(&mut world);
+    let fenced = world.now();
+    until(&mut world, "beta has it", |w| served(w) == Some("beta"));
+    let took = world.now().since(fenced);
+    eprintln!("taken over {took:?} after the proof");
+    assert!(took < secs(4), "{took:?}\n{}", story(&world));
+    stays(&mut world, "beta", secs(20));
+}
+
+/// Whenever it is switched on again after the proof has ceased to count, heard or not: nothing is taken from it that it holds, and nobody writes
+/// beside another.
+#[test]
+fn a_fenced_node_that_comes_back_finds_all_in_order() {
+    for back_after_ms in [2_001, 2_500, 4_000, 8_000, 20_000] {
+        for heals in [false, true] {
+            let mut world = cut();
+            world.act(Action::PowerOff(node("alpha")));
+            proven_off(&mut world);
+            world.run_until(world.now() + Duration::from_millis(back_after_ms));
+            world.act(Action::PowerOn(node("alpha")));
+            if heals {
+                world.act(Action::HealNetwork);
+            }
+            until(&mut world, "it is in service", |w| served(w).is_some());
+            world.run_until(world.now() + secs(30));
+            let Some(place) = served(&world).map(str::to_owned) else { panic!("{}", story(&world)) };
+            stays(&mut world, &place, secs(30));
+        }
+    }
 }
