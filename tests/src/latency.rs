@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ha_core::claim::reservation::device::{Failure, ReservationDevice};
-use ha_core::claim::reservation::{ReservationClaim, ReservationConfig, ReservationTiming, ReservationType};
+use ha_core::claim::reservation::device::{Answer, Command, Failure, Ports, PowerLoss, ReservationDevice};
+use ha_core::claim::reservation::{
+    ClusterKey, ReservationClaim, ReservationConfig, ReservationTiming, ReservationType, Role,
+};
 use ha_core::claim::{Acquire, Belief, Claim, EarlyFailures, Held};
 use ha_core::name::{ClusterName, Epoch, HierarchyName, NodeName};
 use ha_core::time::Time;
@@ -42,6 +44,8 @@ pub struct Measured {
     pub taking: Vec<Duration>,
     /// One look at keys and reservation.
     pub looking: Vec<Duration>,
+    /// A challenger is struck out by a holder that is alive.
+    pub striking: Vec<Duration>,
     /// From contact lost with a dead holder to a write that is accepted.
     pub over: Vec<Duration>,
 }
@@ -59,6 +63,7 @@ pub async fn measure(ways: [&dyn Way; 2], rounds: usize) -> Result<Measured> {
         let asked = Instant::now();
         alpha.inspect().await.map_err(trouble)?;
         measured.looking.push(asked.elapsed());
+        measured.striking.push(struck_out(&alpha, ways[1], held.epoch).await?);
 
         // It is dead from here on: nobody defends any more.
         drop(alpha);
@@ -74,6 +79,38 @@ pub async fn measure(ways: [&dyn Way; 2], rounds: usize) -> Result<Measured> {
         known = held.epoch;
     }
     Ok(measured)
+}
+
+/// How long the key of a challenger stays, from the moment at which it is registered.
+async fn struck_out(holder: &ReservationClaim, challenger: &dyn Way, epoch: Epoch) -> Result<Duration> {
+    let node = NodeName::new(NODES[1]).map_err(trouble)?;
+    let node = holder.keyring().number_of(&node).map_err(trouble)?;
+    let key = ClusterKey { role: Role::Challenger, node, epoch: epoch.next() };
+    let key = holder.keyring().encode(key).map_err(trouble)?;
+    let registered = Command::RegisterIgnoring { new: Some(key), ports: Ports::This, power_loss: PowerLoss::Forgets };
+    told_of(challenger, registered).await?;
+    let since = Instant::now();
+    loop {
+        match told_of(challenger, Command::ReadKeys).await? {
+            Answer::Keys(keys) if !keys.keys.contains(&key) => return Ok(since.elapsed()),
+            _ if since.elapsed() > patience() => return Err(Trouble::new("the holder does not defend itself")),
+            _ => {}
+        }
+    }
+}
+
+/// An answer, after whatever the disk has to tell first, or could not answer in time.
+async fn told_of(way: &dyn Way, command: Command) -> Result<Answer> {
+    let device = way.device();
+    let path = device.paths().into_iter().next().ok_or_else(|| Trouble::new("there is no path"))?;
+    let since = Instant::now();
+    loop {
+        match device.send(&path, command).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) if since.elapsed() > patience() => return Err(trouble(failure)),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Asks again where a command took too long on a busy machine, as an agent does. How long the attempt took that was granted, and all before it.
@@ -120,6 +157,7 @@ impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         told(f, "a free disk is taken", &self.taking)?;
         told(f, "one look of the holder", &self.looking)?;
+        told(f, &format!("a challenger is struck out by a holder that looks every {DEFEND:?}"), &self.striking)?;
         let challenge = 2 * DEFEND + LIMIT;
         told(f, &format!("from contact lost to a write, of which {challenge:?} are the challenge"), &self.over)
     }

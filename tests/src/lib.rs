@@ -21,6 +21,7 @@ pub mod iscsi;
 pub mod kernel;
 mod lab;
 pub mod latency;
+pub mod mariadb;
 mod node;
 mod random;
 mod run;

@@ -6,12 +6,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use ha_tests::cluster::Lease;
 use ha_tests::kernel::database;
-use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually};
+use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually, mariadb};
 
 /// A program of the reader's own.
 fn script(dir: &Path, name: &str, text: &str) -> String {
@@ -73,25 +72,6 @@ fn nginx(name: &str, address: &str, root: &Path) -> String {
     )
 }
 
-/// A data directory of MariaDB, and settings that let a client in.
-fn mariadb(at: &Path) -> Result<()> {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let data = format!("--datadir={}", text(&at.join("data")));
-    let made = ["--no-defaults", "--user=mysql", "--auth-root-authentication-method=normal", "--skip-test-db", &data];
-    let installed = Command::new("mariadb-install-db").args(made).output()?;
-    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-    let tables = "CREATE DATABASE IF NOT EXISTS shop;\nCREATE TABLE IF NOT EXISTS shop.orders (number BIGINT PRIMARY KEY);\n\
-                  CREATE USER IF NOT EXISTS 'client'@'%';\nGRANT ALL ON shop.* TO 'client'@'%';\n";
-    fs::write(at.join("tables.sql"), tables)?;
-    let settings = format!(
-        "[mariadbd]\ndatadir={0}/data\ninit-file={0}/tables.sql\nsocket={0}/data/mariadb.sock\npid-file={0}/data/mariadb.pid\n\
-         innodb-buffer-pool-size=16M\ninnodb-log-file-size=4M\nperformance-schema=OFF\n",
-        text(at)
-    );
-    fs::write(at.join("my.cnf"), settings)?;
-    Ok(())
-}
-
 /// The cluster, and where its clients are: on gamma, which is there from beginning to end.
 struct Clients<'a>(&'a Cluster);
 
@@ -120,14 +100,14 @@ impl Clients<'_> {
         let row = "INSERT INTO orders SELECT COUNT(*) FROM orders; SELECT COUNT(*) FROM orders";
         self.ask("timeout", &["2", "mariadb", "--no-defaults", "-h", "10.77.0.14", "-u", "client", "shop", "-Ne", row])
     }
+}
 
-    /// How long clients were not answered, from now on.
-    fn out<T>(&self, what: &str, ask: impl Fn() -> std::result::Result<T, String>) -> T {
-        let from = Instant::now();
-        let answer = eventually(what, ask);
-        eprintln!("{what} after {:.1} s", from.elapsed().as_secs_f64());
-        answer
-    }
+/// Waits for an answer, and tells how long it took.
+fn out<T>(what: &str, ask: impl Fn() -> std::result::Result<T, String>) -> T {
+    let from = Instant::now();
+    let answer = eventually(what, ask);
+    eprintln!("{what} after {:.1} s", from.elapsed().as_secs_f64());
+    answer
 }
 
 const PROGRAMS: [(&str, &str); 5] = [
@@ -162,7 +142,7 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
         Ok(fs::write(web_at.join("index.html"), "from the shared disk\n")?)
     })?;
     database.mounted(&database_at, || database::create(&database_at).map(drop))?;
-    orders.mounted(&orders_at, || mariadb(&orders_at))?;
+    orders.mounted(&orders_at, || mariadb::create(&orders_at))?;
     for (name, address) in [("catalogue", "10.77.0.15"), ("search", "10.77.0.16")] {
         let at = place(name);
         fs::write(at.join("nginx.conf"), nginx(name, address, &at))?;
@@ -269,7 +249,7 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     }
     let clients = Clients(&cluster);
     let page = |address: &str, has: &str| {
-        let text = clients.out(&format!("nginx at {address} answers"), || clients.page(address));
+        let text = out(&format!("nginx at {address} answers"), || clients.page(address));
         assert!(text.contains(has), "{text}");
     };
     page("10.77.0.10", "from the shared disk");
@@ -280,11 +260,11 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
 
     // Each of a pair is taken over by the other; and a database is where it was.
     cluster.node("beta").power_off()?;
-    assert_eq!(clients.out("beta lost, PostgreSQL answers", || clients.row()), "1");
+    assert_eq!(out("beta lost, PostgreSQL answers", || clients.row()), "1");
     page("10.77.0.16", "this is search");
     cluster.until_placed("database", "alpha");
     cluster.ha(cluster.node("gamma"), &["move", "orders", "alpha"])?;
-    assert_eq!(clients.out("moved, MariaDB answers", || clients.order()), "2");
+    assert_eq!(out("moved, MariaDB answers", || clients.order()), "2");
     cluster.until_placed("orders", "alpha");
 
     // The pair parts again by itself; the database stays until somebody decides.
@@ -297,8 +277,8 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     cluster.node("alpha").power_off()?;
     page("10.77.0.10", "from the shared disk");
     page("10.77.0.15", "this is catalogue");
-    assert_eq!(clients.out("alpha lost, PostgreSQL answers", || clients.row()), "2");
-    assert_eq!(clients.out("alpha lost, MariaDB answers", || clients.order()), "3");
+    assert_eq!(out("alpha lost, PostgreSQL answers", || clients.row()), "2");
+    assert_eq!(out("alpha lost, MariaDB answers", || clients.order()), "3");
 
     // The last node serves all that names it.
     cluster.node("beta").power_off()?;

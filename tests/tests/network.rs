@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use ha_tests::cluster::{Lease, witnessed};
 use ha_tests::wire::Conditions;
-use ha_tests::{Cluster, Result};
+use ha_tests::{Cluster, Lab, Result};
 
 /// The holder went on alone, in one tenure and without a restart, for so long that many attempts to take over would have come.
 fn nothing_moved(cluster: &Cluster) -> Result<()> {
@@ -84,5 +85,28 @@ fn a_holder_that_dies_behind_a_cut_is_replaced() -> Result<()> {
     });
     cluster.until_served_for("web", 3_000)?;
     assert_eq!(cluster.lab().witness().check()?.of("web").len(), 2);
+    Ok(())
+}
+
+/// Utility: a holder that lost the gateway hands over to a node that reaches it; where nobody does, it stays where it is.
+#[test]
+fn a_holder_that_lost_the_gateway_hands_over_to_a_node_that_reaches_it() -> Result<()> {
+    let web = witnessed("web", &["alpha", "beta"], 10)?;
+    let web = web.replace("    claim:", "    utility: [Ping(\"10.77.0.200\")],\n    claim:");
+    let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta"]), 2, &[("web", web)], Lease::Lasting)?;
+    cluster.start()?;
+    cluster.until_placed("web", "alpha");
+    // The gateway is on the first network; contact goes on over the second.
+    cluster.lab().link("alpha", 0, Conditions::CUT);
+    cluster.until_placed("web", "beta");
+    cluster.until_said("alpha", &["events"], &["web: handing over to beta"]);
+    cluster.lab().link("beta", 0, Conditions::CUT);
+    cluster.until_said("beta", &["why", "web"], &["utility 0 here"]);
+    cluster.until_served_for("web", 5_000)?;
+    let verdict = cluster.lab().witness().check()?;
+    assert_eq!(verdict.nodes_of("web"), ["alpha", "beta"], "handed over once, and then kept");
+    // Who reaches it again is asked.
+    cluster.lab().link("alpha", 0, Conditions::GOOD);
+    cluster.until_placed("web", "alpha");
     Ok(())
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use ha_core::Resource as _;
 use ha_resources::resource::Directories;
 use ha_resources::resource::ocf::{AgentName, Ocf, OcfSpec, ROOT};
+use ha_tests::cluster::Lease;
 use ha_tests::kernel::database;
-use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually};
+use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually, mariadb};
 
 /// An error that says so, loudly, if something that is to be tried is not here.
 fn need(packages: &[(&str, &str)]) -> Result<()> {
@@ -184,6 +185,92 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
     assert!(!addresses.contains("10.77.0.11"), "{addresses}");
     cluster.node("beta").power_off()?;
     assert_eq!(serves("alpha"), "3");
+    Ok(())
+}
+
+/// What Apache needs to serve one page, and its own status, by which its agent knows it.
+fn apache(address: &str, root: &str) -> String {
+    let modules: String = ["mpm_event", "authz_core", "status", "dir"]
+        .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
+        .concat();
+    format!(
+        "ServerRoot /etc/apache2\nServerName pages\nPidFile /run/pages.pid\nErrorLog /run/pages.log\nUser www-data\nGroup www-data\n\
+         {modules}Listen {address}:8081\nListen 127.0.0.1:8081\nDirectoryIndex index.html\nDocumentRoot {root}\n<Directory {root}>\nRequire all granted\n</Directory>\n\
+         <Location /server-status>\nSetHandler server-status\nRequire all granted\n</Location>\n"
+    )
+}
+
+/// Adds a row to MariaDB; answers with how many there are.
+fn orders(cluster: &Cluster, node: &str) -> std::result::Result<String, String> {
+    let row = "INSERT INTO orders SELECT COUNT(*) FROM orders; SELECT COUNT(*) FROM orders";
+    let ask = ["2", "mariadb", "--no-defaults", "-h", "10.77.0.113", "-u", "client", "shop", "-Ne", row];
+    let output = cluster.node(node).run("timeout", &ask).map_err(|trouble| trouble.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+#[test]
+fn apache_and_mariadb_by_their_agents_are_moved_and_taken_over() -> Result<()> {
+    need(&[
+        RESOURCE_AGENTS,
+        ("/usr/sbin/apache2", "apache2"),
+        ("/usr/bin/curl", "curl"),
+        ("/usr/sbin/mariadbd", "mariadb-server"),
+    ])?;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.join("index.html"), "by its agent\n")?;
+    fs::write(dir.join("pages.conf"), apache("10.77.0.112", &dir.to_string_lossy()))?;
+    let data = Volume::new(dir, "orders.img", 320 << 20)?;
+    let at = dir.join("orders");
+    fs::create_dir(&at).unwrap();
+    data.mounted(&at, || mariadb::create(&at))?;
+    let (dir, at) = (dir.to_string_lossy(), at.to_string_lossy());
+    let hierarchies = [
+        (
+            "pages",
+            format!(
+                r#"Hierarchy(name: "pages", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [
+                    Ocf(name: "vip", agent: "IPaddr2", params: {{"ip": "10.77.0.112", "cidr_netmask": 24, "nic": "eth0"}}),
+                    Ocf(name: "apache", agent: "apache", params: {{"configfile": "{dir}/pages.conf", "httpd": "/usr/sbin/apache2",
+                        "statusurl": "http://127.0.0.1:8081/server-status", "client": "curl"}}),
+                ])"#
+            ),
+        ),
+        (
+            "orders",
+            format!(
+                r#"Hierarchy(name: "orders", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [
+                    Ocf(name: "files", agent: "Filesystem", params: {{"device": "{}", "directory": "{at}", "fstype": "ext4"}}),
+                    Ocf(name: "vip", agent: "IPaddr2", params: {{"ip": "10.77.0.113", "cidr_netmask": 24, "nic": "eth0"}}),
+                    Ocf(name: "mariadb", agent: "mysql", params: {{"binary": "/usr/sbin/mariadbd", "config": "{at}/my.cnf",
+                        "datadir": "{at}/data", "socket": "{at}/data/mariadb.sock", "pid": "{at}/data/mariadb.pid",
+                        "log": "{at}/mariadb.log", "additional_parameters": "--bind-address=10.77.0.113"}}),
+                ])"#,
+                data.device()
+            ),
+        ),
+    ];
+    let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta"]), 1, &hierarchies, Lease::Lasting)?;
+    cluster.start()?;
+    let serves = |node: &str| {
+        ["pages", "orders"].iter().for_each(|name| cluster.until_placed(name, node));
+        let text = eventually("Apache answers", || page(&cluster, "beta", "10.77.0.112", 8081));
+        assert!(text.contains("by its agent"), "{text}");
+        eventually("MariaDB answers", || orders(&cluster, "beta"))
+    };
+    assert_eq!(serves("alpha"), "1");
+    for name in ["pages", "orders"] {
+        cluster.ha(cluster.node("alpha"), &["move", name, "beta"])?;
+    }
+    assert_eq!(serves("beta"), "2");
+    for name in ["pages", "orders"] {
+        cluster.ha(cluster.node("alpha"), &["move", name, "alpha"])?;
+    }
+    assert_eq!(serves("alpha"), "3");
+    cluster.node("alpha").power_off()?;
+    assert_eq!(serves("beta"), "4");
     Ok(())
 }
 

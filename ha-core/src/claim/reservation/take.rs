@@ -85,7 +85,7 @@ impl Take {
 
     /// `former` is what the arbiter let this node change; `writers` is what it showed.
     pub(super) fn other(key: Key, former: Option<Key>, writers: Writers) -> Take {
-        Take { former, writers, ..Take::new(None, Epoch::ZERO, Some(key)) }
+        Take { writers, former, ..Take::new(None, Epoch::ZERO, Some(key)) }
     }
 
     fn new(request: Option<Acquire>, floor: Epoch, key: Option<Key>) -> Take {

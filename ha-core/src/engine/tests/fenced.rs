@@ -92,7 +92,7 @@ fn a_proof_counts_for_a_moment() {
     let mut cluster = Cluster::without_alpha();
     cluster.machines.get_mut(&node(BETA)).unwrap().storage_cut = true;
     cluster.proven(cluster.now);
-    cluster.run(PROOF_COUNTS_FOR - ms(1));
+    cluster.run(PROOF_COUNTS_FOR.saturating_sub(ms(1)));
     assert_eq!(cluster.belief(), Belief::Gone);
     cluster.run(ms(1));
     assert_eq!(cluster.belief(), Belief::Lost);
