@@ -159,7 +159,11 @@ fn what_a_node_held_before_a_new_boot_is_taken_as_soon_as_that_is_seen() -> Resu
 /// L1, S4: a node that comes back before anybody else could have it takes its own at the first ask, under a greater epoch.
 #[test]
 fn a_node_takes_what_it_held_before_a_new_boot_at_the_first_ask() -> Result<()> {
-    let cluster = serving_with_long_leases(&["alpha", "beta"])?;
+    // Nobody else may have it, or who sees the new boot first would.
+    let web = [("web", served("web", &["alpha"])?)];
+    let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta"]), 1, &web, Lease::Long)?;
+    cluster.start()?;
+    cluster.until_placed("web", "alpha");
     cluster.node("alpha").power_off()?;
     cluster.node("alpha").power_on()?;
     cluster.until_placed("web", "alpha");
