@@ -108,6 +108,10 @@ name!(
     HierarchyName, "hierarchy name"
 );
 name!(
+    /// The name of a group of hierarchies that are to be spread over the nodes.
+    GroupName, "group name"
+);
+name!(
     /// The name of a resource, unique in its hierarchy.
     ResourceName, "resource name"
 );

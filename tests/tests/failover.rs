@@ -37,6 +37,33 @@ fn the_last_node_standing_serves() -> Result<()> {
     Ok(())
 }
 
+/// Hierarchies of one group prefer different nodes, and do not depend on each other: the last node has them all.
+#[test]
+fn the_hierarchies_of_a_group_part_where_they_can() -> Result<()> {
+    let nodes = ["alpha", "beta", "gamma"];
+    let spread = |name: &str| -> Result<(String, String)> {
+        let text = witnessed(name, &nodes, 100)?;
+        Ok((name.to_owned(), text.replace("    resources:", "    utility: [Spread(\"shops\")],\n    resources:")))
+    };
+    let texts = [spread("apples")?, spread("pears")?];
+    let texts: Vec<(&str, String)> = texts.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    let cluster = Cluster::new(Lab::with_nodes(&nodes), 1, &texts)?;
+    cluster.start()?;
+    cluster.until_placed("apples", "alpha");
+    cluster.until_placed("pears", "beta");
+    let why = cluster.ask("alpha", &["why", "pears"])?;
+    assert!(why.contains("beside 1 of the group shops"), "{why}");
+
+    cluster.node("alpha").power_off()?;
+    cluster.until_placed("apples", "gamma");
+    cluster.node("gamma").power_off()?;
+    cluster.until_placed("apples", "beta");
+    cluster.until_placed("pears", "beta");
+    let verdict = cluster.lab().witness().check()?;
+    assert_eq!(verdict.nodes_of("pears"), ["beta"]);
+    Ok(())
+}
+
 /// L2, S4: after a power cut of the whole site one node alone brings everything back, under a greater epoch.
 #[test]
 fn one_node_alone_starts_after_a_power_cut_of_all() -> Result<()> {

@@ -144,7 +144,7 @@ impl Engine {
             own: Own {
                 name: me,
                 holds: entry.life.holds(),
-                utility: entry.utility,
+                utility: entry.utility(),
                 declined: entry.life.declined.as_ref().map(|d| d.why.as_str()),
                 unready,
                 standby: if entry.retiring {
@@ -292,7 +292,7 @@ impl Engine {
         let announcement = Announcement {
             phase: life.announced_phase(),
             epoch: life.held.map_or(life.known, |h| h.epoch),
-            utility: entry.utility,
+            utility: entry.utility(),
             declined,
             unready: if life.holds() { None } else { self.unready_to_others(entry) },
             failures: life.early_told(),

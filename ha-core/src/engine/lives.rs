@@ -24,7 +24,7 @@ impl Engine {
         let around = Around {
             judgement: &entry.judgement,
             directive: &entry.directive,
-            utility: entry.utility,
+            utility: entry.utility(),
             pressure: self.pressure,
             standby: self.standby.as_deref(),
             draining: self.draining || entry.retiring,
@@ -133,6 +133,7 @@ impl Engine {
             self.queued.remove(&place);
             self.starting.remove(name);
         }
+        self.mind_group(name);
         self.announce(name);
     }
 }

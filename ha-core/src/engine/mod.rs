@@ -16,6 +16,7 @@ mod judge;
 mod leases;
 mod lives;
 mod snapshot;
+mod spread;
 #[cfg(feature = "sim")]
 pub(crate) mod supposed;
 #[cfg(test)]
@@ -41,7 +42,7 @@ use crate::contact::{Contact, ContactConfig, ContactConfigError, Directive, Node
 use crate::hierarchy::{Fingerprint, Hierarchy};
 use crate::mastership::Judgement;
 use crate::mutation::{self, Mutation};
-use crate::name::{ClusterName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
+use crate::name::{ClusterName, Epoch, GroupName, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
 use crate::record::{Event, Happened};
 use crate::recovery::{Decline, Life, LifeTimer, OpId, Out, Pressure};
 use crate::time::{Time, Timers};
@@ -100,8 +101,11 @@ struct Entry {
     life: Life,
     judgement: Judgement,
     directive: Directive,
-    utility: Utility,
-    utility_facts: String,
+    /// What the probes say.
+    measured: Utility,
+    measured_facts: String,
+    /// So many others of its group this node has.
+    beside: usize,
     lacking: Option<String>,
     /// What the claim lives on here, as far as it is known.
     storage: Vec<Storage>,
@@ -138,6 +142,7 @@ pub struct Engine {
     entries: BTreeMap<HierarchyName, Entry>,
     by_node: BTreeMap<NodeName, BTreeSet<HierarchyName>>,
     leases: BTreeMap<String, Lease>,
+    groups: BTreeMap<GroupName, spread::Group>,
     troubles: BTreeMap<String, String>,
     /// Nodes that were proven to be off, each with when its fencing began.
     fenced: BTreeMap<NodeName, Time>,
@@ -171,6 +176,7 @@ impl Engine {
             entries: BTreeMap::new(),
             by_node: BTreeMap::new(),
             leases: BTreeMap::new(),
+            groups: BTreeMap::new(),
             troubles: BTreeMap::new(),
             fenced: BTreeMap::new(),
             standby,
@@ -227,13 +233,14 @@ impl Engine {
             life.timers.set(LifeTimer::DeclineEnd, now + lasts);
             life.declined = Some(Decline { why, until: now + lasts, lasts });
         }
-        let utility = if joining.probed && joining.running.is_none() { Utility::NONE } else { Utility::FULL };
+        let measured = if joining.probed && joining.running.is_none() { Utility::NONE } else { Utility::FULL };
         let entry = Entry {
             life,
             judgement: judge::nothing_known(),
             directive: joining.lasting.directive,
-            utility,
-            utility_facts: String::new(),
+            measured,
+            measured_facts: String::new(),
+            beside: 0,
             lacking: None,
             storage: Vec::new(),
             lease: joining.lease,
@@ -253,6 +260,7 @@ impl Engine {
         } else if !shares_lease {
             self.with_life(&name, |life, _, _, out| life.inspect(out));
         }
+        self.enter_group(&name);
         self.dirty.insert(name);
         self.settle();
     }
@@ -261,8 +269,10 @@ impl Engine {
     pub fn redefine(&mut self, now: Time, hierarchy: Arc<Hierarchy>) {
         self.begin(now);
         let name = hierarchy.name.clone();
+        self.leave_group(&name);
         let Some(entry) = self.entries.get_mut(&name) else { return };
         entry.life.redefine(hierarchy.clone(), now);
+        self.enter_group(&name);
         for members in self.by_node.values_mut() {
             members.remove(&name);
         }
@@ -297,6 +307,7 @@ impl Engine {
         if entry.life.holds() || entry.life.runs() || entry.life.is_claiming() {
             return false;
         }
+        self.leave_group(name);
         self.entries.remove(name);
         for members in self.by_node.values_mut() {
             members.remove(name);
@@ -451,9 +462,9 @@ impl Engine {
 
     fn measured(&mut self, name: &HierarchyName, utility: Utility, facts: String) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        let from = entry.utility;
-        entry.utility = utility;
-        entry.utility_facts.clone_from(&facts);
+        let from = entry.measured;
+        entry.measured = utility;
+        entry.measured_facts.clone_from(&facts);
         if from != utility {
             if from == Utility::NONE || utility == Utility::NONE {
                 self.tell(Some(name), Happened::Utility { from: from.get(), to: utility.get(), facts });

@@ -85,7 +85,7 @@ impl Engine {
             let j = &entry.judgement;
             let judgement = (&j.standing, &j.unfit, &j.able, &j.best_other, &j.better);
             let around =
-                (&entry.directive, entry.utility, &entry.lacking, &entry.storage, entry.upholding, entry.retiring);
+                (&entry.directive, entry.utility(), &entry.lacking, &entry.storage, entry.upholding, entry.retiring);
             format!("{}{judgement:?}{around:?}{}", entry.life.identity(), self.starting.contains(name))
         });
         let node = (&self.standby, self.draining, self.farewell, self.settled, &self.queued, &self.dirty, &self.fenced);

@@ -287,7 +287,7 @@ fn check_policy(hierarchy: &HierarchyName, policy: &Policy, errors: &mut Vec<Hie
         let (what, expected) = ("quarantine.count", "at least 1 early failure");
         errors.push(HierarchyError::OutOfRange { of: of.clone(), what, expected });
     }
-    if let Rank::Utility { margin } = policy.rank
+    if let Rank::Utility { margin, .. } = policy.rank
         && !(1..=100).contains(&margin)
     {
         errors.push(HierarchyError::OutOfRange { of, what: "margin", expected: "1 to 100 points of utility" });
@@ -341,7 +341,11 @@ mod tests {
         let no_time = Timeouts { start: Duration::ZERO, ..Timeouts::default() };
         let errors = Hierarchy::builder("web")
             .nodes(["alpha", "alpha", "be ta"])
-            .policy(Policy { rank: Rank::Utility { margin: 0 }, settle: Duration::ZERO, ..Policy::default() })
+            .policy(Policy {
+                rank: Rank::Utility { margin: 0, spread: None },
+                settle: Duration::ZERO,
+                ..Policy::default()
+            })
             .resource(ResourceBuilder::new("data").requires(["server"]).timeouts(no_time))
             .resource(ResourceBuilder::new("server"))
             .resource(ResourceBuilder::new("log").requires(["log", "disk"]))

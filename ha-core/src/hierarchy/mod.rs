@@ -24,7 +24,7 @@ pub(crate) use diagnostics::Problems;
 pub use diagnostics::{Diagnostics, Problem, Related, Severity};
 pub use fields::Fields;
 pub use model::{
-    Failback, Fingerprint, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceSpec, Timeouts,
+    Failback, Fingerprint, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceSpec, SPREAD_STEP, Timeouts,
 };
 pub use plan::{Change, Plan};
 pub use read::{Kinds, Loaded, Reading, read_directory, read_sources};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{HierarchyName, NodeName, ResourceName};
+use crate::name::{GroupName, HierarchyName, NodeName, ResourceName};
 
 /// A hierarchy as the engine sees it: names, order and policy, without any code. Valid by construction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ pub struct Limit {
 }
 
 /// What ranks the nodes of a hierarchy, after a pin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rank {
     /// The position in the priority list only.
     Priority,
@@ -146,7 +146,23 @@ pub enum Rank {
     Utility {
         /// In points of utility, 1 to 100.
         margin: u8,
+        /// The hierarchies of one group prefer different nodes: each that a node has lowers its utility for the others by
+        /// [`SPREAD_STEP`].
+        spread: Option<GroupName>,
     },
+}
+
+/// What each hierarchy of a group costs its node in utility for another one of the group, in points. The utility does not fall to 0 by it.
+pub const SPREAD_STEP: u8 = 10;
+
+impl Policy {
+    /// The group that the hierarchy is spread with, if it is.
+    pub fn spread(&self) -> Option<&GroupName> {
+        match &self.rank {
+            Rank::Utility { spread, .. } => spread.as_ref(),
+            Rank::Priority => None,
+        }
+    }
 }
 
 /// Whether a hierarchy returns to a better ranked node that can serve it again.

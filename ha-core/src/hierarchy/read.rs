@@ -1,7 +1,7 @@
 //! Hierarchies from RON files.
 //!
-//! Decides the fields that every hierarchy and every resource has. Leaves the fields of each kind of resource, claim and probe to
-//! [`Kinds`].
+//! Decides the fields that every hierarchy and every resource has, and `Spread` among the probes, which only the engine can measure. Leaves the
+//! fields of each kind of resource, claim and probe to [`Kinds`].
 
 mod policy;
 mod resources;
@@ -16,7 +16,7 @@ use super::fields::Fields;
 use super::model::Hierarchy;
 use super::source::Source;
 use super::value::{Value, one_of, read_value};
-use crate::name::{HierarchyName, NodeName};
+use crate::name::{GroupName, HierarchyName, NodeName};
 
 /// Which kinds of resources, claims and probes there are, and how each is read.
 ///
@@ -148,7 +148,8 @@ fn read_hierarchy<K: Kinds>(
     let claim_value = fields.required_value("claim", "what the hierarchy is owned by, such as `LockArea(\"main\")`");
     let claim = claim_value.and_then(|v| read_kind(v, "claim", kinds.claim_kinds(), |k, f| kinds.claim(k, f)));
     let probes = read_probes(&mut fields, kinds);
-    let policy = read_policy(&mut fields);
+    let (probes, spread) = probes.map_or((None, None), |(probes, spread)| (Some(probes), spread));
+    let policy = read_policy(&mut fields, spread);
     let resources = fields
         .required_value("resources", "a list of resources, such as `[Process(…)]`")
         .and_then(|v| v.list("a list of resources, such as `[Process(…)]`"))
@@ -219,10 +220,36 @@ fn read_nodes(fields: &mut Fields<'_>, cluster: Option<&[NodeName]>) -> Option<V
     Some(nodes.into_iter().map(|(node, _)| node).collect())
 }
 
-fn read_probes<K: Kinds>(fields: &mut Fields<'_>, kinds: &K) -> Option<Vec<K::Probe>> {
-    let Some(value) = fields.value("utility") else { return Some(Vec::new()) };
+fn read_probes<'a, K: Kinds>(fields: &mut Fields<'a>, kinds: &K) -> Option<Utility<'a, K::Probe>> {
+    let Some(value) = fields.value("utility") else { return Some((Vec::new(), None)) };
     let values = value.list("a list of probes, such as `[Ping(\"10.0.0.254\")]`")?;
-    let read = |v: Value<'_>| read_kind(v, "probe", kinds.probe_kinds(), |k, f| kinds.probe(k, f));
-    let probes: Vec<Option<K::Probe>> = values.into_iter().map(read).collect();
-    probes.into_iter().collect()
+    let known: Vec<&'static str> = kinds.probe_kinds().iter().copied().chain([SPREAD]).collect();
+    let mut spread: Option<(GroupName, Value<'_>)> = None;
+    let mut probes = Vec::new();
+    for value in values {
+        let read = read_kind(value, "probe", &known, |kind, fields| match kind {
+            SPREAD => fields.only_or("group", "the name of a group of hierarchies").map(Measure::Spread),
+            kind => kinds.probe(kind, fields).map(Measure::Probe),
+        });
+        match read {
+            Some(Measure::Probe(probe)) => probes.push(Some(probe)),
+            Some(Measure::Spread(group)) => match &spread {
+                Some((_, first)) => value.problem_with("a hierarchy is in one group only", first.spot()),
+                None => spread = Some((group, value)),
+            },
+            None => probes.push(None),
+        }
+    }
+    Some((probes.into_iter().collect::<Option<_>>()?, spread))
 }
+
+/// What the utility comes from.
+enum Measure<P> {
+    Probe(P),
+    Spread(GroupName),
+}
+
+const SPREAD: &str = "Spread";
+
+/// The probes, and the group that the hierarchy is spread with, with its place.
+type Utility<'a, P> = (Vec<P>, Option<(GroupName, Value<'a>)>);

@@ -278,11 +278,11 @@ fn rank<'a>(view: &View<'a>) -> Vec<Ranked<'a>> {
         .map(|(position, name)| Ranked { name, position, utility: utility_of(name) })
         .collect();
     let pin = view.directive.pin.as_ref();
-    match view.hierarchy.policy.rank {
+    match &view.hierarchy.policy.rank {
         Rank::Priority => ranked.sort_by_key(|r| (pin != Some(r.name), r.position)),
         // In steps of the margin, so that "better by less than the margin" is not an order at all.
-        Rank::Utility { margin } => {
-            let step = |r: &Ranked<'_>| r.utility / margin.max(1);
+        Rank::Utility { margin, .. } => {
+            let step = |r: &Ranked<'_>| r.utility / margin.max(&1);
             ranked.sort_by_key(|r| (pin != Some(r.name), std::cmp::Reverse(step(r)), r.position));
         }
     }
@@ -296,9 +296,9 @@ fn outranks(view: &View<'_>, ranked: &[Ranked<'_>], other: &NodeName, my_rank: u
         return false;
     }
     let pinned = view.directive.pin.as_ref() == Some(other);
-    match (view.hierarchy.policy.rank, ranked.get(my_rank)) {
-        (Rank::Utility { margin }, Some(mine)) if !pinned => {
-            ranked[rank].utility >= mine.utility.saturating_add(margin)
+    match (&view.hierarchy.policy.rank, ranked.get(my_rank)) {
+        (Rank::Utility { margin, .. }, Some(mine)) if !pinned => {
+            ranked[rank].utility >= mine.utility.saturating_add(*margin)
         }
         _ => true,
     }

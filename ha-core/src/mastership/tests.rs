@@ -268,7 +268,7 @@ fn the_pin_ranks_first_then_the_utility_in_steps_then_the_list() {
     assert_eq!(ranks(&|_| {}), "nodes in order of rank: alpha, beta, gamma");
     assert_eq!(ranks(&|s| s.directive.pin = Some(node("gamma"))), "nodes in order of rank: gamma, alpha, beta");
     let by_utility = |s: &mut Situation, alpha: u8, beta: u8, gamma: u8| {
-        s.hierarchy.policy.rank = Rank::Utility { margin: 20 };
+        s.hierarchy.policy.rank = Rank::Utility { margin: 20, spread: None };
         s.alpha().announced.as_mut().unwrap().utility = Utility::new(alpha).unwrap();
         s.utility = beta;
         s.gamma().announced.as_mut().unwrap().utility = Utility::new(gamma).unwrap();
@@ -287,7 +287,7 @@ fn an_owner_knows_who_is_better_and_who_could_take_over() {
     assert_eq!(judgement.able, ["alpha", "gamma"].map(node));
     assert_eq!(judgement.unfit, None);
 
-    situation.hierarchy.policy.rank = Rank::Utility { margin: 20 };
+    situation.hierarchy.policy.rank = Rank::Utility { margin: 20, spread: None };
     situation.utility = 85;
     assert_eq!(situation.judge().better, None, "less than the margin moves nothing");
     situation.utility = 75;

@@ -118,7 +118,7 @@ fn failback_waits_and_returns_once() {
 #[test]
 fn small_changes_of_utility_move_nothing() {
     let mut hierarchy = web("web", &[ALPHA, BETA]);
-    hierarchy.policy.rank = Rank::Utility { margin: 20 };
+    hierarchy.policy.rank = Rank::Utility { margin: 20, spread: None };
     hierarchy.policy.failback = Failback::Auto { after: secs(1) };
     let mut cluster = Cluster::new([hierarchy]);
     cluster.power_on_all(&[ALPHA, BETA]);

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use crate::hierarchy::fields::Fields;
-use crate::hierarchy::model::{Failback, Limit, Monitor, OnStopFailure, Policy, Rank, Timeouts};
+use crate::hierarchy::model::{Failback, Limit, Monitor, OnStopFailure, Policy, Rank, SPREAD_STEP, Timeouts};
 use crate::hierarchy::value::Value;
+use crate::name::GroupName;
 use crate::time::Span;
 
 const COUNT: &str = "a whole number";
@@ -22,10 +23,20 @@ fn span(fields: &mut Fields<'_>, key: &'static str, default: Duration) -> Option
     Some(span)
 }
 
-pub(super) fn read_policy(fields: &mut Fields<'_>) -> Option<Policy> {
+/// The margin where a group is given and no rank: one more hierarchy of the group on a node counts.
+const SPREAD_MARGIN: u8 = SPREAD_STEP;
+
+/// `spread` is what the probes say of it, with its place.
+pub(super) fn read_policy(fields: &mut Fields<'_>, spread: Option<(GroupName, Value<'_>)>) -> Option<Policy> {
     let default = Policy::default();
     let importance = fields.or("importance", "a whole number, more is more important", default.importance);
-    let rank = fields.value("rank").map_or(Some(default.rank), read_rank);
+    let rank = match fields.value("rank") {
+        Some(value) => read_rank(value, spread),
+        None => Some(match spread {
+            Some((group, _)) => Rank::Utility { margin: SPREAD_MARGIN, spread: Some(group) },
+            None => default.rank,
+        }),
+    };
     let failback = fields.value("failback").map_or(Some(default.failback), read_failback);
     let restarts = read_limit(fields, "restarts", "count", default.restarts, 0);
     let quarantine = read_limit(fields, "quarantine", "after", default.quarantine, 1);
@@ -46,11 +57,20 @@ pub(super) fn read_policy(fields: &mut Fields<'_>) -> Option<Policy> {
     })
 }
 
-fn read_rank(value: Value<'_>) -> Option<Rank> {
+fn read_rank(value: Value<'_>, spread: Option<(GroupName, Value<'_>)>) -> Option<Rank> {
     let (word, mut fields) = value.variant("`Priority` or `Utility(margin: 10)`")?;
     let rank = match word {
-        "Priority" => Some(Rank::Priority),
-        "Utility" => read_margin(&mut fields).map(|margin| Rank::Utility { margin }),
+        "Priority" => {
+            if let Some((_, place)) = spread {
+                let help = "leave `rank` out, or write `rank: Utility(margin: 10)`".to_owned();
+                place.problem("`Spread` lowers the utility, and this hierarchy does not rank by utility", Some(help));
+            }
+            Some(Rank::Priority)
+        }
+        "Utility" => {
+            let spread = spread.map(|(group, _)| group);
+            read_margin(&mut fields).map(|margin| Rank::Utility { margin, spread })
+        }
         other => {
             value.unknown_name("way to rank nodes", other, &["Priority", "Utility"]);
             return None;

@@ -1,6 +1,7 @@
 //! What a file means, what counts as the same definition, and what a change of it touches.
 
 use super::*;
+use crate::name::GroupName;
 
 #[test]
 fn a_good_file_is_read_as_it_was_meant() {
@@ -37,4 +38,18 @@ fn a_plan_says_what_is_touched() {
     assert!(restart.contains("restarted in place, with what requires it: server"), "{restart}");
     let rebuild = plan(&GOOD.replace("LockArea(\"main\")", "LockArea(\"other\")"));
     assert!(rebuild.contains("taken out of service and brought back: its claim is another one"), "{rebuild}");
+}
+
+#[test]
+fn a_hierarchy_that_is_spread_ranks_by_utility() {
+    let policy = |more: &str| {
+        let text = GOOD.replace("Ping(\"10.0.0.254\")]", &format!("Ping(\"10.0.0.254\"), Spread(\"sites\")]{more}"));
+        let reading = read(&text);
+        assert_eq!(reading.diagnostics.to_string(), "");
+        assert_eq!(reading.loaded[0].probes, ["10.0.0.254"], "it is no probe to be measured by anybody");
+        reading.loaded[0].hierarchy.policy.rank.clone()
+    };
+    let spread = |margin| Rank::Utility { margin, spread: GroupName::new("sites").ok() };
+    assert_eq!(policy(""), spread(10));
+    assert_eq!(policy(", rank: Utility(margin: 25)"), spread(25));
 }

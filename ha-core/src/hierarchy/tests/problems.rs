@@ -109,7 +109,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
             "6:21: LockArea has no field `nam`: expected `name`",
         ],
     ),
-    ("Ping(\"10.0.0.254\")", "Pong(\"10.0.0.254\")", &["7:15: there is no probe `Pong`: expected `Ping`"]),
+    ("Ping(\"10.0.0.254\")", "Pong(\"10.0.0.254\")", &["7:15: there is no probe `Pong`: expected one of Ping, Spread"]),
     // What is of another kind than expected.
     (
         "[\"alpha\", \"beta\"]",
@@ -188,6 +188,19 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         &["9:15: there is no kind of failback `Manually`: expected one of Manual, Auto"],
     ),
     ("Auto(after: \"30s\")", "Manual(after: \"30s\")", &["9:22: Manual has no field `after`: expected no fields"]),
+    (
+        "[Ping(\"10.0.0.254\")],\n    importance: 5",
+        "[Spread(\"sites\")],\n    rank: Priority",
+        &["7:15: `Spread` lowers the utility, and this hierarchy does not rank by utility"],
+    ),
+    ("[Ping(\"10.0.0.254\")]", "[Spread(\"a\"), Spread(\"b\")]", &["7:28: a hierarchy is in one group only"]),
+    (
+        "[Ping(\"10.0.0.254\")]",
+        "[Spread(\"web sites\")]",
+        &[
+            "7:22: group name \"web sites\" is not valid: expected 1 to 63 characters of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or digit",
+        ],
+    ),
     ("importance: 5", "rank: Utility(margin: 101)", &["8:27: margin is 101: expected 1 to 100 points of utility"]),
     (
         "importance: 5",

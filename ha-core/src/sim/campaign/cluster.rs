@@ -12,7 +12,7 @@ use crate::claim::reservation::ReservationTiming;
 use crate::claim::reservation::device::UnitAttention;
 use crate::contact::Timing;
 use crate::hierarchy::{Failback, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceBuilder, Timeouts};
-use crate::name::{ChannelName, ClusterName, NodeName};
+use crate::name::{ChannelName, ClusterName, GroupName, NodeName};
 use crate::sim::scsi::{First, Store, Target};
 use crate::sim::{AreaSetup, ClaimSetup, Draws, HierarchySetup, NodeSetup, ReservationSetup, Setup, WatchdogSetup};
 
@@ -61,13 +61,15 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
     } else {
         Timing { startup_grace: ms(5_000), ..Timing::default() }
     };
-    // From a branch of its own, so that it disturbs nothing else.
+    // From branches of their own, so that they disturb nothing else.
+    let mut groups = draws.branch("groups");
+    let grouped = [0, 500][groups.below(2) as usize];
     let mut reserved = draws.branch("reservations");
     // Clusters with lock areas only, and clusters with both.
     let share = [0, 500][reserved.below(2) as usize];
     let hierarchies: Vec<HierarchySetup> = (0..hierarchies)
         .filter_map(|i| {
-            let hierarchy = Arc::new(hierarchy(draws, &format!("h{i}"), &names)?);
+            let hierarchy = Arc::new(hierarchy(draws, &format!("h{i}"), &names, group(&mut groups, grouped))?);
             let area = draws.below(areas.len() as u64) as usize;
             let has_disks = i < RESERVED_MOST && reserved.in_thousand(share);
             let claim = match reservation(&reserved.branch(hierarchy.name.as_str())) {
@@ -104,7 +106,12 @@ fn reservation(draws: &Draws) -> Option<ReservationSetup> {
     Some(ReservationSetup { disks: vec![target; count], timing, time_limit: ms(limit) })
 }
 
-fn hierarchy(draws: &mut Draws, name: &str, nodes: &[String]) -> Option<Hierarchy> {
+/// One of two groups, or none.
+fn group(draws: &mut Draws, in_thousand: u64) -> Option<GroupName> {
+    draws.in_thousand(in_thousand).then(|| GroupName::new(format!("group{}", draws.below(2))).ok())?
+}
+
+fn hierarchy(draws: &mut Draws, name: &str, nodes: &[String], group: Option<GroupName>) -> Option<Hierarchy> {
     let mut order: Vec<String> = nodes.to_vec();
     for i in (1..order.len()).rev() {
         order.swap(i, draws.below(i as u64 + 1) as usize);
@@ -112,7 +119,7 @@ fn hierarchy(draws: &mut Draws, name: &str, nodes: &[String]) -> Option<Hierarch
     if draws.below(3) == 0 {
         order.truncate(draws.between(1, order.len() as u64) as usize);
     }
-    let mut builder = Hierarchy::builder(name).nodes(order).policy(policy(draws));
+    let mut builder = Hierarchy::builder(name).nodes(order).policy(spread(policy(draws), group));
     let timeouts = Timeouts { start: ms(2_000), stop: ms(1_500), monitor: ms(800), kill: ms(700) };
     let mut before: Vec<String> = Vec::new();
     for i in 0..draws.between(1, 4) {
@@ -128,7 +135,7 @@ fn hierarchy(draws: &mut Draws, name: &str, nodes: &[String]) -> Option<Hierarch
 fn policy(draws: &mut Draws) -> Policy {
     Policy {
         importance: draws.below(3) as i32,
-        rank: if draws.below(4) == 0 { Rank::Utility { margin: 20 } } else { Rank::Priority },
+        rank: if draws.below(4) == 0 { Rank::Utility { margin: 20, spread: None } } else { Rank::Priority },
         failback: if draws.below(3) == 0 { Failback::Auto { after: ms(3_000) } } else { Failback::Manual },
         restarts: Limit { count: draws.below(4) as u32, within: ms(20_000) },
         decline_for: ms(draws.between(2_000, 12_000)),
@@ -137,6 +144,15 @@ fn policy(draws: &mut Draws) -> Policy {
         on_stop_failure: [None, Some(OnStopFailure::Reset), Some(OnStopFailure::Hold)][draws.below(3) as usize],
         forced_stop_within: ms(draws.between(100, 400)),
     }
+}
+
+fn spread(policy: Policy, group: Option<GroupName>) -> Policy {
+    let rank = match (&policy.rank, group) {
+        (_, None) => policy.rank,
+        (Rank::Priority, spread) => Rank::Utility { margin: 10, spread },
+        (Rank::Utility { margin, .. }, spread) => Rank::Utility { margin: *margin, spread },
+    };
+    Policy { rank, ..policy }
 }
 
 /// The cluster in a few lines.

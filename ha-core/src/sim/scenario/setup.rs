@@ -16,7 +16,7 @@ use crate::hierarchy::{
     Diagnostics, Failback, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Problems, Rank, ResourceBuilder, Source,
     Timeouts, suggest,
 };
-use crate::name::{ChannelName, ClusterName, HierarchyName, InvalidName, NodeName, ResourceName};
+use crate::name::{ChannelName, ClusterName, GroupName, HierarchyName, InvalidName, NodeName, ResourceName};
 use crate::sim::action::Action;
 use crate::sim::setup::{AreaSetup, ClaimSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup};
 
@@ -399,7 +399,10 @@ fn policy_settings(line: &mut Line<'_>, policy: &mut Policy) -> Parsed<()> {
                     "priority" => Rank::Priority,
                     _ => {
                         line.words(&["margin"])?;
-                        Rank::Utility { margin: line.number("a margin, 1 to 100")? }
+                        let margin = line.number("a margin, 1 to 100")?;
+                        let group = |line: &mut Line<'_>| line.read("a group", |word| GroupName::new(word).ok());
+                        let spread = line.takes("spread").then(|| group(line)).transpose()?;
+                        Rank::Utility { margin, spread }
                     }
                 }
             }
