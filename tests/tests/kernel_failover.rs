@@ -6,16 +6,12 @@ use std::fs;
 
 use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
 use ha_tests::kernel::{
-    ClaimKind, Fault, Guest, KernelCluster, KernelLab, Network, Paths, Persistence, disk_link, spec,
+    ClaimKind, Fault, Guest, KernelCluster, KernelLab, Network, Paths, Persistence, disk_link, spec, unwritten,
 };
 use ha_tests::{Result, Trouble, eventually, program};
 
 /// The name of the service's program.
 const LEDGER_PROGRAM: &str = "lab-ledger";
-
-/// A word that is written and made durable, and one that is written only.
-const WRITTEN: &str = "this-was-made-durable";
-const DIRTY: &str = "this-was-never-made-durable";
 
 /// With a lease: whoever loses power is replaced after it, and comes back as a bystander; whoever loses its agent is reset by its watchdog.
 #[test]
@@ -76,10 +72,7 @@ fn a_hung_holder_is_cut_off(claim: ClaimKind) -> Result<()> {
     let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
     let client = cluster.ledger_client()?;
     client.until_served_by("alpha");
-    // Nothing is written to the disk before it is asked for.
-    alpha.shell("echo 0 >/proc/sys/vm/dirty_writeback_centisecs; echo 360000 >/proc/sys/vm/dirty_expire_centisecs")?;
-    alpha.shell(&format!("yes {WRITTEN} | head -c 1M >{MOUNTED}/written && sync {MOUNTED}/written"))?;
-    alpha.shell(&format!("yes {DIRTY} | head -c 4M >{MOUNTED}/dirty"))?;
+    unwritten::leave(alpha, MOUNTED)?;
     let life = alpha.boot_id()?;
     alpha.hang()?;
 
@@ -96,16 +89,7 @@ fn a_hung_holder_is_cut_off(claim: ClaimKind) -> Result<()> {
     client.until_served_by("beta");
 
     assert_eq!(cluster.judge(client)?, ["alpha", "beta"]);
-    let on_disk = |word: &str| -> Result<bool> {
-        let found = beta.shell(&format!(
-            "dd if={} iflag=direct bs=1M status=none | grep -a -c -m 1 {word} || true",
-            disk_link(0)
-        ))?;
-        Ok(found.trim() != "0")
-    };
-    assert!(on_disk(WRITTEN)?, "what was made durable is there: this test can see");
-    assert!(!on_disk(DIRTY)?, "what was not, came to the disk after all");
-    Ok(())
+    unwritten::never_arrived(beta, &[disk_link(0)])
 }
 
 /// Its watchdog resets it as soon as it goes on.

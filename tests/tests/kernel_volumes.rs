@@ -5,17 +5,9 @@ use std::time::Duration;
 use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
 use ha_tests::kernel::ledger::judge;
 use ha_tests::kernel::resource::{operate, operate_within};
-use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, disk_link};
-use ha_tests::{Result, Trouble, program};
-
-/// What every node of a cluster with volume groups is prepared with: a system id, and device-mapper.
-fn prepare_lvm(node: &Guest) -> Result<()> {
-    if node.shell("command -v lvm && command -v dmsetup").is_err() {
-        return Err(Trouble::new("this test NEEDS lvm2 and dmsetup: it was NOT RUN; install them, or use tests/run"));
-    }
-    node.shell("modprobe dm-mod && mkdir -p /run/lock/lvm /run/lvm /srv/web")?;
-    node.shell("printf 'global { system_id_source = \"uname\" }\\n' > /etc/lvm/lvm.conf").map(drop)
-}
+use ha_tests::kernel::volume::prepare_lvm;
+use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, disk_link, unwritten};
+use ha_tests::{Result, Trouble, eventually, program};
 
 /// What every node of a cluster with arrays is prepared with: the driver, and nobody who assembles by himself.
 fn prepare_md(node: &Guest) -> Result<()> {
@@ -52,6 +44,7 @@ fn a_volume_group_belongs_to_one_node_and_is_taken_over_from_a_dead_one() -> Res
 
     expect(alpha, "ready", &whole, "failed: LVM has no system id on this node")?;
     lab.nodes().iter().try_for_each(prepare_lvm)?;
+    lab.nodes().iter().try_for_each(|node| node.shell("mkdir -p /srv/web").map(drop))?;
     expect(alpha, "ready", &whole, "the volume group shop-1 cannot be seen")?;
     expect(alpha, "start", &whole, "the volume group shop-1 cannot be seen")?;
     expect(alpha, "stop", &whole, "done")?;
@@ -213,8 +206,6 @@ fn ledger_on_a_mirror(claim: ClaimKind) -> Result<KernelCluster> {
         r#"Process(name: "app", command: [{:?}, "{MOUNTED}/entries", "10.77.0.100:7000"])"#,
         app.to_string_lossy()
     );
-    let builder = KernelLab::with_nodes(&["alpha", "beta"]).disks(&[96, 96]);
-    let cluster = KernelCluster::configured(builder, claim, &app)?;
     let (first, second) = (disk_link(0), disk_link(1));
     let hierarchy = format!(
         r#"Hierarchy(
@@ -234,11 +225,12 @@ fn ledger_on_a_mirror(claim: ClaimKind) -> Result<KernelCluster> {
 )
 "#
     );
+    let builder = KernelLab::with_nodes(&["alpha", "beta"]).disks(&[96, 96]);
+    let cluster = KernelCluster::with_hierarchies(builder, claim, &[(LEDGER, hierarchy)])?;
     let alpha = cluster.lab().node("alpha");
     for node in cluster.lab().nodes() {
         prepare_md(node)?;
         prepare_lvm(node)?;
-        std::fs::write(node.dir().join("etc/hierarchies/ledger.ron"), &hierarchy)?;
     }
     make_mirror(alpha)?;
     alpha.shell("vgcreate -q --yes --setautoactivation n shop /dev/md/shop && lvcreate -q --yes -Zn -Wn -l 100%FREE -n web shop")?;
@@ -268,5 +260,39 @@ fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power(
     cluster.ask("beta", &["stop", LEDGER])?;
     assert!(beta.shell("dmsetup info --noheadings -c -o name shop-web").is_err());
     assert!(beta.shell("test -e /sys/block/md127/md").is_err());
+    Ok(())
+}
+
+/// It wakes with its volumes active and with writes in its memory, on disks that refuse it: nothing of them arrives, and nothing is left active there.
+#[test]
+fn a_holder_that_was_hung_lets_go_of_its_volumes_and_what_it_had_in_memory_never_arrives() -> Result<()> {
+    let cluster = ledger_on_a_mirror(ClaimKind::ReservationAlone)?;
+    let (alpha, beta) = (cluster.lab().node("alpha"), cluster.lab().node("beta"));
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+    unwritten::leave(alpha, MOUNTED)?;
+    let life = alpha.boot_id()?;
+
+    alpha.hang()?;
+    client.until_served_by("beta");
+    alpha.wake()?;
+    cluster.until_heard("beta", "alpha", "alive");
+    let nothing = |what: &str, look: &str| eventually(&format!("alpha has no {what}"), || alpha.shell(look));
+    nothing("mount", &format!("! grep {MOUNTED} /proc/mounts"));
+    nothing("volume", "! dmsetup info shop-web");
+    nothing("array", "! grep -q active /proc/mdstat");
+    assert_eq!(alpha.boot_id()?, life, "alpha was reset: then the disks had nothing to refuse");
+    alpha.shell("dmesg | grep 'reservation conflict'")?;
+    client.until_served_by("beta");
+    KernelCluster::tell("the holder of a mirror with a volume group hangs", &client);
+    unwritten::never_arrived(beta, &[disk_link(0), disk_link(1)])?;
+
+    // And back to it.
+    cluster.ask("beta", &["move", LEDGER, "alpha"])?;
+    client.until_served_by("alpha");
+    let acknowledged = client.end();
+    let entries = alpha.shell(&format!("cat {MOUNTED}/entries"))?;
+    assert_eq!(judge(&entries, &acknowledged)?, ["alpha", "beta", "alpha"]);
+    assert_eq!(alpha.shell("cat /sys/block/md*/md/degraded")?.trim(), "0");
     Ok(())
 }

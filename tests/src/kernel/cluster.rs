@@ -60,16 +60,10 @@ impl KernelCluster {
 
     /// As [`KernelCluster::with_ledger`], with another resource on top of the filesystem and the address, and with no agent started.
     pub fn configured(builder: KernelBuilder, claim: ClaimKind, app: &str) -> Result<Self> {
-        let ha = program("ha")?.to_string_lossy().into_owned();
-        let builder = if claim == ClaimKind::LockArea { builder.another_disk(16) } else { builder };
-        let lab = builder.agent(&[&ha, "--config", CONFIG, "run", "--node", "{node}"]).boot()?;
-        let cluster = Cluster { lab, ha };
-        let nodes = cluster.lab.nodes();
-        let names: Vec<&str> = nodes.iter().map(Guest::name).collect();
         let hierarchy = format!(
             r#"Hierarchy(
     name: "{LEDGER}",
-    nodes: {names:?},
+    nodes: {:?},
     claim: {},
     decline_for: "10s",
     settle: "1s",
@@ -80,15 +74,28 @@ impl KernelCluster {
     ],
 )
 "#,
+            builder.names(),
             claim.text(),
             disk_link(0)
         );
+        KernelCluster::with_hierarchies(builder, claim, &[(LEDGER, hierarchy)])
+    }
+
+    /// Builds the laboratory and gives every node the same configuration, with these hierarchies (name and text). No agent runs yet.
+    pub fn with_hierarchies(builder: KernelBuilder, claim: ClaimKind, hierarchies: &[(&str, String)]) -> Result<Self> {
+        let ha = program("ha")?.to_string_lossy().into_owned();
+        let builder = if claim == ClaimKind::LockArea { builder.another_disk(16) } else { builder };
+        let lab = builder.agent(&[&ha, "--config", CONFIG, "run", "--node", "{node}"]).boot()?;
+        let cluster = Cluster { lab, ha };
+        let nodes = cluster.lab.nodes();
         for node in nodes {
             let write = |name: &str, text: &str| {
                 fs::write(node.dir().join("etc").join(name), text).to(format!("write {name} of {}", node.name()))
             };
             write("agent.ron", &agent_file(nodes, claim))?;
-            write("hierarchies/ledger.ron", &hierarchy)?;
+            for (name, text) in hierarchies {
+                write(&format!("hierarchies/{name}.ron"), text)?;
+            }
         }
         let first = &nodes[0];
         cluster.ask(first.name(), &["keys", "generate", &format!("{CONFIG}/keys")])?;

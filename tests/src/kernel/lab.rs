@@ -36,6 +36,11 @@ pub struct KernelBuilder {
 }
 
 impl KernelBuilder {
+    /// The names of the nodes.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// How the nodes reach the storage. Default: on one way.
     #[must_use]
     pub fn paths(mut self, paths: Paths) -> Self {

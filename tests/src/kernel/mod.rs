@@ -27,6 +27,8 @@ pub mod resource;
 pub mod spec;
 pub mod stamp;
 mod target;
+pub mod unwritten;
+pub mod volume;
 
 pub use cluster::{ClaimKind, KernelCluster};
 pub use database::DatabaseClient;
