@@ -22,7 +22,7 @@ fn no_committed_row_is_lost() -> Result<()> {
     let lab = KernelLab::with_nodes(&["alpha", "beta"]).disks(&[256]).ext4(database::create);
     let cluster = KernelCluster::configured(lab, claim, &database::resource()?)?;
     cluster.start()?;
-    let client = DatabaseClient::start(&cluster);
+    let client = DatabaseClient::start(cluster.lab().namespace(), database::ADDRESS);
     client.until_served();
 
     let mut outages: BTreeMap<Fault, Vec<Duration>> = BTreeMap::new();
@@ -43,7 +43,7 @@ fn no_committed_row_is_lost() -> Result<()> {
     }
 
     let rows = client.committed();
-    client.judge(&cluster)?;
+    client.judge()?;
     eprintln!("{rows} rows committed, none lost; longest time without a commit:");
     for (fault, mut outages) in outages {
         outages.sort();

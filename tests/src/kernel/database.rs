@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use super::cluster::{KernelCluster, MOUNTED};
+use super::cluster::MOUNTED;
 use super::history::Gap;
 use crate::command::run;
 use crate::trouble::{Result, Trouble, While as _};
 use crate::wait::eventually;
 
-/// The address that the database is served at.
-const ADDRESS: &str = "10.77.0.100";
+/// The address that the database of [`resource`] is served at.
+pub const ADDRESS: &str = "10.77.0.100";
 
 /// How long the client waits for a commit, and for a connection, before it begins anew.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -82,27 +82,47 @@ pub fn resource() -> Result<String> {
     ))
 }
 
+/// Where a client is, and where its database.
+#[derive(Clone)]
+struct Place {
+    namespace: String,
+    address: String,
+}
+
+impl Place {
+    /// A psql that answers with values alone.
+    fn psql(&self, more: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.namespace, "psql", "-h", &self.address, "-U", "postgres", "-qAt"])
+            .args(more);
+        command.env("PGCONNECT_TIMEOUT", ANSWER.as_secs().to_string());
+        command
+    }
+}
+
 /// A client that commits numbered rows, one after the other.
 pub struct DatabaseClient {
+    place: Place,
     committed: Arc<Mutex<Vec<(SystemTime, u64)>>>,
     stop: Arc<AtomicBool>,
     asking: Option<JoinHandle<()>>,
 }
 
 impl DatabaseClient {
-    /// Begins, with a cluster's service.
-    pub fn start(cluster: &KernelCluster) -> Self {
+    /// Begins, from a network namespace, with the database at an address.
+    pub fn start(namespace: &str, address: &str) -> Self {
         let committed = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (list, ended, namespace) =
-            (Arc::clone(&committed), Arc::clone(&stop), cluster.lab().namespace().to_owned());
+        let place = Place { namespace: namespace.to_owned(), address: address.to_owned() };
+        let (list, ended, there) = (Arc::clone(&committed), Arc::clone(&stop), place.clone());
         let asking = std::thread::spawn(move || {
             let mut session = None;
             for number in 1.. {
                 if ended.load(Ordering::Relaxed) {
                     return;
                 }
-                session = session.or_else(|| Session::open(&namespace).ok());
+                session = session.or_else(|| Session::open(&there).ok());
                 if session.as_mut().is_some_and(|session: &mut Session| session.commit(number)) {
                     list.lock().unwrap_or_else(PoisonError::into_inner).push((SystemTime::now(), number));
                 } else {
@@ -111,7 +131,7 @@ impl DatabaseClient {
                 }
             }
         });
-        DatabaseClient { committed, stop, asking: Some(asking) }
+        DatabaseClient { place, committed, stop, asking: Some(asking) }
     }
 
     /// How many rows were committed.
@@ -132,11 +152,11 @@ impl DatabaseClient {
         eventually("the database commits", || if self.committed() > before + 2 { Ok(()) } else { Err(before) });
     }
 
-    /// Ends it, and has the database tell on `ADDRESS` what it has. An error if a committed row is missing.
-    pub fn judge(mut self, cluster: &KernelCluster) -> Result<()> {
+    /// Ends it, and has the database tell what it has. An error if a committed row is missing.
+    pub fn judge(mut self) -> Result<()> {
         self.end();
-        let query = ["-h", ADDRESS, "-U", "postgres", "-qAt", "-c", "SELECT number FROM rows"];
-        let output = cluster.lab().outside("psql", &query)?;
+        let output =
+            self.place.psql(&["-c", "SELECT number FROM rows"]).stdin(Stdio::null()).output().to("run psql")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rows: BTreeSet<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
         let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,22 +191,9 @@ struct Session {
 }
 
 impl Session {
-    fn open(namespace: &str) -> Result<Self> {
-        let mut psql = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                namespace,
-                "psql",
-                "-h",
-                ADDRESS,
-                "-U",
-                "postgres",
-                "-qAt",
-                "-v",
-                "ON_ERROR_STOP=1",
-            ])
-            .env("PGCONNECT_TIMEOUT", ANSWER.as_secs().to_string())
+    fn open(place: &Place) -> Result<Self> {
+        let mut psql = place
+            .psql(&["-v", "ON_ERROR_STOP=1"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

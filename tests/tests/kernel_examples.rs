@@ -1,0 +1,104 @@
+//! Examples of `hierarchies/` that want disks with reservations, run on real kernels: as they stand, but for addresses and the names of disks.
+
+use std::fs;
+
+use ha_tests::kernel::history::Gap;
+use ha_tests::kernel::volume::prepare_lvm;
+use ha_tests::kernel::{ClaimKind, DatabaseClient, Guest, KernelCluster, KernelLab, database, disk_link};
+use ha_tests::{Result, Trouble, eventually, example, program};
+
+/// Where its clients find the database of archive.ron here.
+const ARCHIVE: &str = "10.77.0.17";
+
+/// Makes what archive.ron wants to be made once, and a database in it, and lets go of it.
+fn make_archive(node: &Guest) -> Result<()> {
+    let disk = disk_link(0);
+    let contents = node.dir().join("contents");
+    fs::create_dir(&contents)?;
+    database::create(&contents)?;
+    node.shell(&format!(
+        "vgcreate -q --yes --setautoactivation n archive {disk} && lvcreate -q --yes -Zn -Wn -l 100%FREE -n data archive"
+    ))?;
+    node.shell("mkfs.xfs -q /dev/archive/data && mount /dev/archive/data /srv/archive")?;
+    node.shell("cp -a /run/lab/contents/. /srv/archive/ && umount /srv/archive && vgchange -q -an archive").map(drop)
+}
+
+/// As docs/reservations.md has it: a node holds the disk, the other one cuts it off, and both ways round.
+fn arm(cluster: &KernelCluster, name: &str, nodes: [&str; 2]) -> Result<()> {
+    let ha = program("ha")?.to_string_lossy().into_owned();
+    for [node, other] in [nodes, [nodes[1], nodes[0]]] {
+        let holds = cluster.lab().node(other).start(&ha, &["--config", "/run/lab/etc", "arm", name, "--hold"])?;
+        eprintln!(
+            "{node}# ha arm {name} --against {other}\n{}",
+            cluster.ask(node, &["arm", name, "--against", other])?
+        );
+        holds.wait()?.good()?;
+    }
+    Ok(())
+}
+
+/// A disk that is reserved, a volume group on it, a volume of that, xfs, an address, PostgreSQL: after a loss of power another node has all of it,
+/// no committed row is lost, and it goes back when it is asked to.
+#[test]
+fn an_archive_of_a_reserved_disk_with_a_volume_group_and_xfs_goes_on_after_a_loss_of_power() -> Result<()> {
+    let postgres = database::programs()?;
+    let archive = example(
+        "archive",
+        &[
+            ("10.0.0.", "10.77.0."),
+            ("/dev/disk/by-id/wwn-0x6001405d4c3b2a19", &disk_link(0)),
+            ("/usr/lib/postgresql/15/bin", &postgres),
+        ],
+    )?;
+    let builder = KernelLab::with_nodes(&["gamma", "beta"]).disks(&[384]);
+    let cluster = KernelCluster::with_hierarchies(builder, ClaimKind::Reservation, &[("archive", archive)])?;
+    let (gamma, beta) = (cluster.lab().node("gamma"), cluster.lab().node("beta"));
+    let prepare = |node: &Guest| prepare_lvm(node).and_then(|()| node.shell("mkdir -p /srv/archive").map(drop));
+    cluster.lab().nodes().iter().try_for_each(prepare)?;
+    make_archive(gamma)?;
+    arm(&cluster, "archive", ["gamma", "beta"])?;
+    for node in ["gamma", "beta"] {
+        let checked = cluster.ask(node, &["check"])?;
+        eprintln!("{node}# ha check\n{checked}");
+        assert!(!checked.contains("UNPROTECTED"), "{checked}");
+    }
+    cluster.start()?;
+    cluster.until_placed("archive", "gamma");
+    let client = DatabaseClient::start(cluster.lab().namespace(), ARCHIVE);
+    client.until_served();
+
+    let rows = client.committed();
+    gamma.power_off()?;
+    cluster.until_placed("archive", "beta");
+    client.until_served();
+    let tell = |what: &str, rows: usize| -> Result<()> {
+        let longest = client.gaps(rows).iter().map(Gap::length).max().unwrap_or_default();
+        eprintln!("archive, {what}: longest time without a commit {longest:.1?}");
+        eprintln!("{}", cluster.ask("beta", &["history", "archive", "--last", "1"])?.trim_end());
+        Ok(())
+    };
+    tell("its holder loses power", rows)?;
+    assert_eq!(beta.shell("vgs --noheadings -o systemid archive")?.trim(), "beta");
+
+    // Its settings are on no disk here.
+    gamma.power_on()?;
+    cluster.lab().until_up();
+    prepare(gamma)?;
+    cluster.until_heard("beta", "gamma", "alive");
+    let rows = client.committed();
+    eventually("it can be moved", || cluster.ask("beta", &["move", "archive", "gamma", "--no-wait"]));
+    cluster.until_placed("archive", "gamma");
+    client.until_served();
+    tell("moved", rows)?;
+
+    let committed = client.committed();
+    client.judge()?;
+    eprintln!("{committed} rows committed, none lost");
+    cluster.ask("gamma", &["stop", "archive"])?;
+    if gamma.shell("dmsetup info --noheadings -c -o name archive-data").is_ok() {
+        return Err(Trouble::new("it is stopped, and its volume is still active"));
+    }
+    gamma
+        .shell("vgchange -q -ay archive && xfs_repair -n /dev/archive/data && mount /dev/archive/data /srv/archive")?;
+    gamma.shell(&format!("runuser -u postgres -- {postgres}/pg_checksums --check -D /srv/archive/main")).map(drop)
+}
