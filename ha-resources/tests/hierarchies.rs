@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ha_core::hierarchy::{Source, read_directory, read_sources};
+use ha_core::hierarchy::{Kinds as _, Source, read_directory, read_sources};
 use ha_resources::kinds::Builtin;
 
 #[test]
@@ -33,4 +33,41 @@ fn every_example_of_a_page_about_a_resource_is_read_without_a_complaint() {
         }
     }
     assert!(read >= 2, "{read}");
+}
+
+/// What `ron` blocks of a page hold.
+fn examples_on(page: &str) -> String {
+    page.split("```ron\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn every_kind_has_a_page_whose_example_is_tried_by_a_test_that_it_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = |name: &str| std::fs::read_to_string(root.join("docs/resources").join(name)).unwrap_or_default();
+    let named = |text: &str| {
+        let words = text.split('`').map(Path::new);
+        let tests: Vec<&Path> = words.filter(|word| word.extension().is_some_and(|ending| ending == "rs")).collect();
+        for test in &tests {
+            assert!(root.join(test).is_file(), "a page names {}, which is not there", test.display());
+        }
+        !tests.is_empty()
+    };
+    let table = page("README.md");
+    for kind in Builtin.resource_kinds() {
+        let file = format!("{}.md", kind.to_lowercase());
+        let text = page(&file);
+        assert!(examples_on(&text).contains(&format!("{kind}(")), "{file} has no example of {kind}");
+        assert!(named(&text), "{file} names no test that tries it");
+        assert!(table.contains(&format!("({file})")), "README.md does not lead to {file}");
+    }
+    let probes = page("probes.md");
+    for kind in Builtin.probe_kinds() {
+        let examples = examples_on(&probes);
+        assert!(probes.contains(&format!("\n## `{kind}`\n")), "probes.md has no section about {kind}");
+        assert!(examples.contains(&format!("utility: [{kind}(")), "probes.md has no example of {kind}");
+    }
+    assert!(
+        named(&probes) && table.contains("(probes.md)"),
+        "probes.md names no test, or README.md does not lead to it"
+    );
 }

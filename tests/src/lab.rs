@@ -171,6 +171,11 @@ impl Lab {
         Client::start(&self.client_network, address)
     }
 
+    /// The name of the network namespace that clients are in.
+    pub(crate) fn client_network(&self) -> &str {
+        &self.client_network
+    }
+
     /// A port of a stranger on every network, from which a test may send what it likes: runs `what` in the client's namespace.
     pub fn as_client<T: Send>(&self, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         crate::node::within(&self.client_network, what)

@@ -13,11 +13,13 @@
 //!
 //! Only [`cluster`] knows the agent: its configuration, its commands and its status.
 
+pub mod asking;
 pub mod boot;
 pub mod client;
 pub mod cluster;
 mod command;
 mod example;
+mod interruption;
 pub mod iscsi;
 pub mod kernel;
 mod lab;
@@ -35,10 +37,12 @@ mod wait;
 pub mod wire;
 pub mod witness;
 
+pub use asking::Asking;
 pub use boot::Machine;
 pub use client::{Client, Outage};
 pub use cluster::Cluster;
-pub use example::example;
+pub use example::{example, page, script};
+pub use interruption::Interruption;
 pub use lab::{Builder, Lab, program};
 pub use node::{Node, Spare};
 pub use trouble::{Result, Trouble};

@@ -4,28 +4,27 @@
 #![expect(clippy::unwrap_used, reason = "what fails here is the laboratory, not what is tested")]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use ha_tests::asking::limit;
 use ha_tests::cluster::Lease;
 use ha_tests::kernel::database;
-use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually, mariadb};
-
-/// A program of the reader's own.
-fn script(dir: &Path, name: &str, text: &str) -> String {
-    let file = dir.join(name);
-    fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    file.to_string_lossy().into_owned()
-}
+use ha_tests::{Asking, Cluster, Interruption, Lab, Result, Trouble, Volume, eventually, mariadb};
+use tempfile::TempDir;
 
 /// A laboratory of namespaces has no SCSI disks. These are read and simulated in the tests of `ha-agent`; what they do is run by the kernel tests.
 const ON_RESERVATIONS: [&str; 3] = ["accounts", "archive", "shop"];
 
+/// Those that are served here.
+const RUN: [&str; 8] = ["catalogue", "database", "gateway", "orders", "queue", "search", "small", "web"];
+
 #[test]
 fn no_example_is_forgotten() {
-    const RUN: [&str; 8] = ["catalogue", "database", "gateway", "orders", "queue", "search", "small", "web"];
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../hierarchies");
     let mut found: Vec<String> = fs::read_dir(folder)
         .unwrap()
@@ -61,40 +60,48 @@ fn nginx(name: &str, address: &str, root: &Path) -> String {
     )
 }
 
-/// The cluster, and where its clients are: on gamma, which is there from beginning to end.
-struct Clients<'a>(&'a Cluster);
+/// How long a client waits for an answer that counts its rows.
+const PATIENT: Duration = Duration::from_secs(2);
 
-impl Clients<'_> {
-    fn ask(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
-        let output = self.0.node("gamma").run(program, arguments).map_err(|trouble| trouble.to_string())?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-    }
-
-    /// The page of a web server.
-    fn page(&self, address: &str) -> std::result::Result<String, String> {
-        let ask = format!("exec 3<>/dev/tcp/{address}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3");
-        let text = self.ask("timeout", &["1", "bash", "-c", &ask])?;
-        if text.contains("200 OK") { Ok(text) } else { Err(text) }
-    }
-
-    /// Adds a row to PostgreSQL; answers with its number.
-    fn row(&self) -> std::result::Result<String, String> {
-        let row = "INSERT INTO rows SELECT count(*) FROM rows RETURNING number";
-        self.ask("timeout", &["2", "psql", "-h", "10.77.0.11", "-U", "postgres", "-qAt", "-c", row])
-    }
-
-    /// Adds a row to MariaDB; answers with how many there are.
-    fn order(&self) -> std::result::Result<String, String> {
-        let row = "INSERT INTO orders SELECT COUNT(*) FROM orders; SELECT COUNT(*) FROM orders";
-        self.ask("timeout", &["2", "mariadb", "--no-defaults", "-h", "10.77.0.14", "-u", "client", "shop", "-Ne", row])
-    }
+/// What a program answers a client, in the clients' network.
+fn answer(limit: Duration, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
+    let limit = limit.as_secs_f64().to_string();
+    let output = Command::new("timeout").args([limit.as_str(), program]).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// Waits for an answer, and tells how long it took.
-fn out<T>(what: &str, ask: impl Fn() -> std::result::Result<T, String>) -> T {
+/// The page of a web server.
+fn page(address: &str) -> std::result::Result<String, String> {
+    let limit = limit();
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&format!("{address}:80").parse().unwrap(), limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    let text = ask().map_err(|error: std::io::Error| error.to_string())?;
+    if text.contains("200 OK") { Ok(text) } else { Err(text) }
+}
+
+/// Adds a row to PostgreSQL; answers with its number, or nothing where another client was first.
+fn row(limit: Duration) -> std::result::Result<String, String> {
+    let row = "INSERT INTO rows SELECT count(*) FROM rows ON CONFLICT DO NOTHING RETURNING number";
+    answer(limit, "psql", &["-h", "10.77.0.11", "-U", "postgres", "-qAt", "-c", row])
+}
+
+/// Adds a row to MariaDB; answers with how many there are.
+fn order(limit: Duration) -> std::result::Result<String, String> {
+    let row = "INSERT IGNORE INTO orders SELECT COUNT(*) FROM orders; SELECT COUNT(*) FROM orders";
+    answer(limit, "mariadb", &["--no-defaults", "-h", "10.77.0.14", "-u", "client", "shop", "-Ne", row])
+}
+
+/// Waits until a client has an answer, and tells how long that took.
+fn out(cluster: &Cluster, what: &str, ask: impl Fn() -> std::result::Result<String, String> + Sync) -> String {
     let from = Instant::now();
-    let answer = eventually(what, ask);
+    let answer = eventually(what, || cluster.lab().as_client(|| Ok(ask())).unwrap());
     eprintln!("{what} after {:.1} s", from.elapsed().as_secs_f64());
     answer
 }
@@ -107,8 +114,22 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("/usr/sbin/mkfs.xfs", "xfsprogs"),
 ];
 
-#[test]
-fn every_example_is_served_and_taken_over() -> Result<()> {
+/// The examples with the laboratory's places, and what they are served from.
+struct Prepared {
+    examples: Vec<(String, String)>,
+    _volumes: [Volume; 3],
+    _folder: TempDir,
+}
+
+impl Prepared {
+    /// Those of these names.
+    fn of(&self, names: &[&str]) -> Vec<(&str, String)> {
+        let all = self.examples.iter().map(|(name, text)| (name.as_str(), text.clone()));
+        all.filter(|(name, _)| names.contains(name)).collect()
+    }
+}
+
+fn prepared() -> Result<Prepared> {
     need(&PROGRAMS)?;
     let postgres = database::programs()?;
     // In memory, where there is some: what is flushed to the machine's disk is not what is looked at.
@@ -140,9 +161,9 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     let (web_at, database_at, orders_at) =
         (web_at.to_string_lossy(), database_at.to_string_lossy(), orders_at.to_string_lossy());
     let example = |name: &str, places: &[(&str, &str)]| ha_tests::example(name, places).unwrap();
-    let forever = |name| script(dir, name, "exec /bin/sleep 1000000");
+    let script = |name: &str, text: &str| ha_tests::script(dir, name, text).unwrap();
+    let forever = |name: &str| script(name, "exec /bin/sleep 1000000");
     let broker = script(
-        dir,
         "broker-ctl",
         "pid=/run/broker.pid\n\
          case $1 in\n\
@@ -210,7 +231,7 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
                 &[
                     ("/usr/local/bin/reports", &forever("reports")),
                     (r#"Tcp("10.0.0.25:25")"#, r#"Ping("10.77.0.200")"#),
-                    ("/usr/local/bin/mail-quota-left", &script(dir, "mail-quota-left", "echo 80")),
+                    ("/usr/local/bin/mail-quota-left", &script("mail-quota-left", "echo 80")),
                     ("/usr/local/bin/mailer", &forever("mailer")),
                 ],
             ),
@@ -219,9 +240,15 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     .map(|(name, text)| (name.to_owned(), text))
     .into();
     examples.extend(["catalogue", "search"].map(own));
-    let examples: Vec<(&str, String)> = examples.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    Ok(Prepared { examples, _volumes: [web, database, orders], _folder: folder })
+}
+
+#[test]
+fn every_example_is_served_and_taken_over() -> Result<()> {
+    let prepared = prepared()?;
     // Three databases and a busy machine write to one disk: leases of a second would be lost to it.
-    let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta", "gamma"]), 2, &examples, Lease::Lasting)?;
+    let cluster =
+        Cluster::with_leases(Lab::with_nodes(&["alpha", "beta", "gamma"]), 2, &prepared.of(&RUN), Lease::Lasting)?;
     cluster.start()?;
     let preferred = [
         ("web", "alpha"),
@@ -237,24 +264,24 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     for (hierarchy, node) in preferred {
         cluster.until_placed(hierarchy, node);
     }
-    let clients = Clients(&cluster);
+    let out = |what: &str, ask: fn() -> std::result::Result<String, String>| out(&cluster, what, ask);
     let page = |address: &str, has: &str| {
-        let text = out(&format!("nginx at {address} answers"), || clients.page(address));
+        let text = self::out(&cluster, &format!("nginx at {address} answers"), || self::page(address));
         assert!(text.contains(has), "{text}");
     };
     page("10.77.0.10", "from the shared disk");
     page("10.77.0.15", "this is catalogue");
     page("10.77.0.16", "this is search");
-    assert_eq!(eventually("PostgreSQL answers", || clients.row()), "0");
-    assert_eq!(eventually("MariaDB answers", || clients.order()), "1");
+    assert_eq!(out("PostgreSQL answers", || row(PATIENT)), "0");
+    assert_eq!(out("MariaDB answers", || order(PATIENT)), "1");
 
     // Each of a pair is taken over by the other; and a database is where it was.
     cluster.node("beta").power_off()?;
-    assert_eq!(out("beta lost, PostgreSQL answers", || clients.row()), "1");
+    assert_eq!(out("beta lost, PostgreSQL answers", || row(PATIENT)), "1");
     page("10.77.0.16", "this is search");
     cluster.until_placed("database", "alpha");
     cluster.ha(cluster.node("gamma"), &["move", "orders", "alpha"])?;
-    assert_eq!(out("moved, MariaDB answers", || clients.order()), "2");
+    assert_eq!(out("moved, MariaDB answers", || order(PATIENT)), "2");
     cluster.until_placed("orders", "alpha");
 
     // The pair parts again by itself; the database stays until somebody decides.
@@ -267,8 +294,8 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
     cluster.node("alpha").power_off()?;
     page("10.77.0.10", "from the shared disk");
     page("10.77.0.15", "this is catalogue");
-    assert_eq!(out("alpha lost, PostgreSQL answers", || clients.row()), "2");
-    assert_eq!(out("alpha lost, MariaDB answers", || clients.order()), "3");
+    assert_eq!(out("alpha lost, PostgreSQL answers", || row(PATIENT)), "2");
+    assert_eq!(out("alpha lost, MariaDB answers", || order(PATIENT)), "3");
 
     // The last node serves all that names it.
     cluster.node("beta").power_off()?;
@@ -278,5 +305,64 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
         cluster.until_placed(hierarchy, "gamma");
     }
     page("10.77.0.10", "from the shared disk");
+    Ok(())
+}
+
+/// A real application, the nodes that it goes between, and how a client asks it.
+struct Application {
+    name: &'static str,
+    own: &'static str,
+    other: &'static str,
+    ask: fn() -> bool,
+}
+
+const APPLICATIONS: [Application; 3] = [
+    Application { name: "web", own: "alpha", other: "beta", ask: || page("10.77.0.10").is_ok() },
+    Application { name: "database", own: "beta", other: "alpha", ask: || row(limit()).is_ok() },
+    Application { name: "orders", own: "gamma", other: "alpha", ask: || order(limit()).is_ok() },
+];
+
+/// nginx, PostgreSQL and MariaDB, each from its node to another by a loss of power, and back by a move. How long it took is printed, and no figure is
+/// asserted. `HA_ROUNDS=N` is the number of rounds (1), of which medians are printed.
+#[test]
+fn how_long_clients_of_real_applications_wait() -> Result<()> {
+    let prepared = prepared()?;
+    let names = APPLICATIONS.map(|application| application.name);
+    let nodes = ["alpha", "beta", "gamma"];
+    let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 2, &prepared.of(&names), Lease::Lasting)?;
+    cluster.start()?;
+    for Application { name, own, .. } in APPLICATIONS {
+        cluster.until_placed(name, own);
+    }
+    let rounds = std::env::var("HA_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1_u32);
+    for Application { name, own, other, ask } in APPLICATIONS {
+        let client = Asking::start(cluster.lab(), ask);
+        let interruption = |(from, to): (Option<&str>, &str), bring_about: &dyn Fn() -> Result<()>| {
+            client.until_answered();
+            let since = client.answers();
+            bring_about()?;
+            cluster.until_placed(name, to);
+            client.until_answered();
+            Interruption::latest(&cluster, name, (&client, since), (from, to))
+        };
+        let (mut lost, mut moved) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            lost.push(interruption((None, other), &|| cluster.node(own).power_off())?);
+            cluster.node(own).power_on()?;
+            for node in nodes {
+                nodes
+                    .iter()
+                    .filter(|other| **other != node)
+                    .for_each(|other| cluster.until_heard(node, other, "alive"));
+            }
+            moved.push(interruption((Some(other), own), &|| {
+                eventually("it is moved", || cluster.ask(other, &["move", name, own]));
+                Ok(())
+            })?);
+            cluster.ask(own, &["unpin", name])?;
+        }
+        eprintln!("{name}, {own} lost, medians of {rounds}: {}", Interruption::medians(&lost));
+        eprintln!("{name}, moved, medians of {rounds}: {}", Interruption::medians(&moved));
+    }
     Ok(())
 }

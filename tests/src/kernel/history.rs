@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::cluster::KernelCluster;
 use super::fault::Fault;
 use super::guest::Guest;
+use crate::cluster::{Cluster, Machines};
 use crate::trouble::{Result, Trouble, While as _};
 use crate::wait::eventually;
 
@@ -49,7 +50,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn span(&self) -> Result<(SystemTime, SystemTime)> {
+    /// From the fault until it was in service again, on the clock of the node that tells it.
+    pub fn span(&self) -> Result<(SystemTime, SystemTime)> {
         let time = |text: &str| humantime::parse_rfc3339(text).to(format!("read the time {text}"));
         Ok((time(&self.fault_at)?, time(&self.in_service_at)?))
     }
@@ -70,15 +72,17 @@ impl Entry {
     }
 }
 
+/// All that a node tells of what it saw since its agent began, the oldest first.
+pub fn told_by<L: Machines>(cluster: &Cluster<L>, node: &str) -> Result<Vec<Entry>> {
+    let text = cluster.ask(node, &["history", "--last", "1000", "--json"])?;
+    let view: View = serde_json::from_str(&text).to(format!("read the history of {node}"))?;
+    Ok(view.timelines)
+}
+
 /// All that the nodes tell, each of what it saw since its agent began.
 pub fn entries(cluster: &KernelCluster) -> Vec<Entry> {
     let nodes = cluster.lab().nodes().iter().map(Guest::name);
-    let of = |node: &str| -> Result<Vec<Entry>> {
-        let text = cluster.ask(node, &["history", "--last", "1000", "--json"])?;
-        let view: View = serde_json::from_str(&text).to(format!("read the history of {node}"))?;
-        Ok(view.timelines)
-    };
-    nodes.flat_map(|node| eventually("a node tells its history", || of(node))).collect()
+    nodes.flat_map(|node| eventually("a node tells its history", || told_by(cluster, node))).collect()
 }
 
 /// Whether every gap is explained by what the nodes tell, and the longest one by a cause that fits; an error says what was seen.
