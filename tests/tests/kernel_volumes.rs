@@ -9,6 +9,9 @@ use ha_tests::kernel::volume::prepare_lvm;
 use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, disk_link, unwritten};
 use ha_tests::{Result, Trouble, eventually, program};
 
+/// How long what is in use is tried to be taken away: time enough for a busy machine to find out, and say, who uses it.
+const IN_USE: Duration = Duration::from_secs(12);
+
 /// What every node of a cluster with arrays is prepared with: the driver, and nobody who assembles by himself.
 fn prepare_md(node: &Guest) -> Result<()> {
     if node.shell("command -v mdadm").is_err() {
@@ -66,7 +69,7 @@ fn a_volume_group_belongs_to_one_node_and_is_taken_over_from_a_dead_one() -> Res
     )?;
     // In use, it is neither stopped nor killed, and who uses it is told.
     for operation in ["stop", "kill"] {
-        let said = operate_within(alpha, operation, Duration::from_secs(4), &whole)?;
+        let said = operate_within(alpha, operation, IN_USE, &whole)?;
         assert!(said.contains("it is mounted at /srv/web"), "{said}");
         assert!(operation == "kill" || said.contains("contains a filesystem in use"), "{said}");
     }
@@ -146,7 +149,7 @@ fn an_array_is_assembled_on_one_node_and_a_degraded_one_only_where_that_is_allow
     expect(alpha, "monitor", &whole, "good")?;
     expect(alpha, "advice", &whole, "")?;
     alpha.shell("mkfs.ext4 -q -F /dev/md/shop && mount /dev/md/shop /srv/web && echo hello > /srv/web/page && sync")?;
-    let said = operate_within(alpha, "stop", Duration::from_secs(4), &whole)?;
+    let said = operate_within(alpha, "stop", IN_USE, &whole)?;
     assert!(said.contains("it is mounted at /srv/web"), "{said}");
     alpha.shell("umount /srv/web")?;
 
