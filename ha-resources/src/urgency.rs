@@ -20,6 +20,13 @@ pub fn make_thread_urgent() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the calling thread was made urgent. A thread that it starts is not, by itself.
+pub fn is_thread_urgent() -> bool {
+    // SAFETY: takes and gives plain numbers; 0 names the calling thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    policy >= 0 && policy & !libc::SCHED_RESET_ON_FORK == libc::SCHED_RR
+}
+
 /// Keeps what the process uses of memory in memory, from its first use on (`MCL_ONFAULT`, mlockall(2)): dead storage under
 /// the swap cannot stop the agent. Needs `CAP_IPC_LOCK` or room under `RLIMIT_MEMLOCK`.
 pub fn keep_in_memory() -> io::Result<()> {
@@ -39,6 +46,8 @@ mod tests {
                 eprintln!("SKIPPED: this user may not make threads urgent: {refused}");
                 return;
             }
+            assert!(is_thread_urgent());
+            assert!(!std::thread::spawn(is_thread_urgent).join().unwrap(), "what it starts is ordinary");
             let policy_of = |stat: &str| stat.rsplit(')').next().and_then(|s| s.split(' ').nth(39).map(str::to_owned));
             // Fields 40 and 41 of stat: real-time priority and policy (proc_pid_stat(5)).
             let own = std::fs::read_to_string("/proc/thread-self/stat").unwrap();

@@ -13,7 +13,6 @@ mod parts;
 mod supervisor;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -47,9 +46,10 @@ pub(crate) fn run(dir: &Path, node: Option<NodeName>, boot: Option<BootId>) -> R
     for line in warnings.to_string().lines() {
         tracing::warn!("{line}");
     }
+    let refused = make_urgent();
     let runtime = urgent_runtime()?;
     let boot = boot.map_or_else(clock::boot_id, Ok).map_err(|e| Failure::new(Exit::System, e))?;
-    let (end, log) = runtime.block_on(live(dir, config, hierarchies, me, boot))?;
+    let (end, log) = runtime.block_on(live(dir, config, hierarchies, me, boot, refused))?;
     // The last of the node goes with it, and then the log is complete.
     drop(runtime);
     let _ = log.join();
@@ -66,26 +66,32 @@ pub(crate) fn host_name() -> Result<NodeName, Failure> {
     })
 }
 
-/// A runtime whose threads go before ordinary ones. What the system refuses is said once.
-fn urgent_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    if let Err(refused) = urgency::keep_in_memory() {
-        tracing::warn!(
-            "memory is not locked ({refused}): a machine that swaps may delay heartbeats; give LimitMEMLOCK=infinity"
-        );
+/// A part of the node that is not as it should be, and what is wrong with it.
+type Complaint = (&'static str, String);
+
+/// Locks the process's memory and makes this thread urgent. What the system refuses is for the operator to know as long as the agent lives.
+fn make_urgent() -> Vec<Complaint> {
+    let memory = urgency::keep_in_memory().map_err(|refused| {
+        (
+            "memory",
+            format!("not locked ({refused}): a machine that swaps may delay heartbeats; give LimitMEMLOCK=infinity"),
+        )
+    });
+    let priority = urgency::make_thread_urgent().map_err(|refused| {
+        ("priority", format!("not real-time ({refused}): a busy machine may delay heartbeats; give CAP_SYS_NICE"))
+    });
+    if memory.is_ok() && priority.is_ok() {
+        tracing::info!("memory is locked, and the agent's threads run at real-time priority");
     }
-    let said = AtomicBool::new(false);
+    [memory, priority].into_iter().filter_map(Result::err).collect()
+}
+
+/// A runtime whose threads go before ordinary ones, where that is allowed: also those that operations on resources wait on.
+fn urgent_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
-        .on_thread_start(move || {
-            if let Err(refused) = urgency::make_thread_urgent()
-                && !said.swap(true, Ordering::Relaxed)
-            {
-                tracing::warn!(
-                    "no real-time priority ({refused}): a busy machine may delay heartbeats; give CAP_SYS_NICE"
-                );
-            }
-        })
+        .on_thread_start(|| drop(urgency::make_thread_urgent()))
         .build()
         .map_err(|e| Failure::new(Exit::System, format!("the agent's threads could not be started: {e}")))
 }
@@ -96,6 +102,7 @@ async fn live(
     hierarchies: Vec<Loaded<Builtin>>,
     me: NodeName,
     boot: BootId,
+    refused: Vec<Complaint>,
 ) -> Result<(Exit, JoinHandle<()>), Failure> {
     let mut signals = Signals::catch()?;
     let clock = clock::boot_clock();
@@ -136,6 +143,9 @@ async fn live(
         builder = builder.member(ground.member(loaded).map_err(|e| Failure::new(Exit::BadInput, e))?);
     }
     let node = builder.start().await.map_err(|e| Failure::new(Exit::System, e))?;
+    for (part, what) in refused {
+        let _ = node.complain(part, Some(what)).await;
+    }
     let events = node.subscribe();
     let log = log::follow(node.recent_events().await.unwrap_or_default(), events)
         .map_err(|e| Failure::new(Exit::System, format!("the thread of the log could not be started: {e}")))?;

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use ha_core::contact::AnnouncedPhase;
 use ha_core::engine::Snapshot;
 use ha_core::name::{HierarchyName, NodeName};
+use ha_core::recovery::Pressure;
 
 use super::{HierarchyStatus, NodeAnswer, NodeStatus, Place, Problem, Says, Severity, Source};
 use crate::words::ago;
@@ -52,6 +53,11 @@ fn of_node(view: &Snapshot, found: &mut Found) {
     let of_lease = |trouble: &&String| view.leases.iter().any(|l| trouble.starts_with(&format!("lease {}: ", l.name)));
     for trouble in view.troubles.iter().filter(|t| !of_lease(t)) {
         found.add(Severity::Warning, node, trouble);
+    }
+    if view.pressure == Pressure::High {
+        let what = "its machine is under pressure: work waits for processors, memory or disks for much of the time";
+        let help = "see /proc/pressure there; monitors that say nothing are borne with for longer meanwhile".to_owned();
+        found.add_with_help(Severity::Note, node, what, help);
     }
     for lease in &view.leases {
         match (lease.good_for_ms, &lease.trouble) {
@@ -323,5 +329,13 @@ mod tests {
         assert_eq!(told.severity, Severity::Error);
         assert_eq!(told.what, format!("alpha may not take it: {refused}"));
         assert!(told.help.as_ref().unwrap().contains("`ha claim break web --reason"), "{told:?}");
+    }
+
+    #[test]
+    fn a_machine_under_pressure_is_noted() {
+        let seen = cluster(|nodes| nodes.get_mut("beta").unwrap().pressure = Pressure::High);
+        let [told] = &seen.problems[..] else { panic!("{:#?}", seen.problems) };
+        assert_eq!((told.severity, told.about.as_str()), (Severity::Note, "beta"));
+        assert!(told.what.contains("under pressure"), "{told:?}");
     }
 }

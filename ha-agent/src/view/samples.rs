@@ -8,6 +8,7 @@ use ha_core::engine::{ChannelView, HierarchyView, LeaseView, NodeOpinion, PeerVi
 use ha_core::hierarchy::Fingerprint;
 use ha_core::mastership::{Fact, Standing};
 use ha_core::name::{Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
+use ha_core::recovery::Pressure;
 use ha_core::time::Time;
 
 use super::{Answer, ClusterView, merge};
@@ -32,6 +33,7 @@ pub(crate) fn snapshot(me: &str) -> Snapshot {
         now: Time(90_000_000_000),
         version: "0.1.0".to_owned(),
         standby: None,
+        pressure: Pressure::Calm,
         troubles: Vec::new(),
         leases: vec![LeaseView { name: "main".to_owned(), good_for_ms: Some(9_200), trouble: None }],
         peers: NODES.iter().filter(|n| **n != me).map(|n| peer(n)).collect(),

@@ -370,7 +370,12 @@ impl Engine {
             Input::Readiness { hierarchy, lacking } => self.readiness(&hierarchy, lacking),
             Input::Lease { lease, news } => self.lease_news(&lease, &news),
             Input::Command { id, to, command } => self.asked(id, to, command),
-            Input::Pressure(pressure) => self.pressure = pressure,
+            Input::Pressure(pressure) => {
+                if self.pressure != pressure {
+                    self.pressure = pressure;
+                    self.tell(None, Happened::Pressure(pressure));
+                }
+            }
             Input::Trouble { part, trouble } => self.trouble(part, trouble),
             Input::ClaimLost { hierarchy, epoch, loss } => self.lost(&hierarchy, epoch, &loss),
             Input::Fencing { node, news } => self.fencing(node, news),

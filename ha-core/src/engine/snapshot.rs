@@ -9,6 +9,7 @@ use crate::contact::{AnnouncedPhase, Directive};
 use crate::hierarchy::Fingerprint;
 use crate::mastership::{Fact, Standing};
 use crate::name::{ClusterName, Epoch, HierarchyName, Incarnation, NodeName, ResourceName, Utility};
+use crate::recovery::Pressure;
 use crate::time::Time;
 
 /// A node's view of itself and the cluster.
@@ -26,6 +27,9 @@ pub struct Snapshot {
     pub version: String,
     /// It is in standby: why.
     pub standby: Option<String>,
+    /// How busy its machine is. An agent of before this was told says nothing of it.
+    #[serde(default)]
+    pub pressure: Pressure,
     /// What is wrong with the node itself, for the operator.
     pub troubles: Vec<String>,
     /// The leases its claims live on.

@@ -23,6 +23,7 @@ impl Engine {
             now,
             version: self.config.version.clone(),
             standby: self.standby.clone(),
+            pressure: self.pressure,
             troubles: self.troubles.iter().map(|(part, what)| format!("{part}: {what}")).collect(),
             leases: self
                 .leases

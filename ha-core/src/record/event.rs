@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contact::{AnnouncedPhase, Directive, Disturbance, DisturbanceKind};
 use crate::name::{Epoch, HierarchyName, NodeName, ResourceName};
+use crate::recovery::Pressure;
 use crate::time::Time;
 
 /// Something that happened on this node.
@@ -253,6 +254,8 @@ pub enum Happened {
         /// What.
         news: FencingNews,
     },
+    /// This machine has too much to do, or not any more.
+    Pressure(Pressure),
 }
 
 /// What there is to tell of the fencing of a node.
@@ -404,6 +407,10 @@ impl fmt::Display for Happened {
             Happened::Fencing { node, news } => news.of(node, f),
             Happened::Switchover { to, why } => write!(f, "handing over to {to}: {why}"),
             Happened::NodeReset { why } => write!(f, "this node must be reset: {why}"),
+            Happened::Pressure(Pressure::High) => f.write_str(
+                "this machine is under pressure, work waits for processors, memory or disks: monitors that say nothing are borne with for longer",
+            ),
+            Happened::Pressure(Pressure::Calm) => f.write_str("this machine is not under pressure any more"),
             Happened::TimeGap { gap } => write!(f, "this node did not run for {gap:.1?}: proving everything anew"),
         }
     }

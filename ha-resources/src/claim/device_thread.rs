@@ -16,6 +16,8 @@ use nix::libc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::urgency;
+
 /// So many jobs wait for their turn; further callers wait for room, with the same limit.
 const QUEUE: usize = 64;
 
@@ -46,7 +48,8 @@ pub(super) enum Unanswered {
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> DeviceThread<Job, Done> {
-    /// Opens a device on a thread for it, of this name (15 bytes at most). Tells how opening went in the receiver.
+    /// Opens a device on a thread for it, of this name (15 bytes at most). Tells how opening went in the receiver. The threads are urgent
+    /// if the one that calls this is: a lease is renewed by them, and no sooner than they run.
     ///
     /// `open` runs on that thread and gives what carries jobs out there.
     pub(super) fn start<Carry, Opened, Error>(
@@ -62,7 +65,9 @@ impl<Job: Send + 'static, Done: Send + 'static> DeviceThread<Job, Done> {
         let (tell_opened, opened) = sync_channel(1);
         let (jobs, next_job) = sync_channel(1);
         let (tell_done, done) = sync_channel(1);
+        let urgent = urgency::is_thread_urgent();
         let touch = move || {
+            be_urgent(urgent);
             keep_no_files();
             match open() {
                 Err(e) => drop(tell_opened.send(Err(e))),
@@ -78,7 +83,10 @@ impl<Job: Send + 'static, Done: Send + 'static> DeviceThread<Job, Done> {
             }
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(touch)?;
-        let wait = move || serve(incoming, &jobs, &done);
+        let wait = move || {
+            be_urgent(urgent);
+            serve(incoming, &jobs, &done);
+        };
         std::thread::Builder::new().name(name.to_owned()).spawn(wait)?;
         Ok((DeviceThread { requests }, opened))
     }
@@ -104,6 +112,13 @@ fn serve<Job, Done>(mut requests: mpsc::Receiver<Request<Job, Done>>, jobs: &Syn
         let Ok(result) = jobs.send(job).map_err(drop).and_then(|()| done.recv().map_err(drop)) else { return };
         // Fails if it was given up in between.
         drop(answer.send(result));
+    }
+}
+
+/// Makes this thread what the one is that started it. That one was allowed to be, so this one is.
+fn be_urgent(urgent: bool) {
+    if urgent {
+        let _ = urgency::make_thread_urgent();
     }
 }
 

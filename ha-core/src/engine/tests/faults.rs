@@ -354,3 +354,36 @@ fn what_an_operator_stopped_is_handed_to_nobody() {
     cluster.accepted(BETA, Ask::Start { hierarchy: hier("web") });
     cluster.until("it is served", |c| !c.places("web").is_empty());
 }
+
+/// Whatever was due meanwhile, monitors above all: a claim that nobody proved for so long comes first, and nothing is asked for or started. A
+/// tenure that ended meanwhile is not proven any more: what ran under it is stopped by force first.
+#[test]
+fn a_node_that_stood_still_proves_its_claims_before_anything_else() {
+    let wakes_after = |gap: Duration| {
+        let mut cluster = Cluster::serving(2);
+        let monitored = |c: &Cluster| c.machines[&node(ALPHA)].operations.values().any(|o| o.2 == Operation::Monitor);
+        cluster.until("a round of monitors begins", monitored);
+        // The next round is due within any of the gaps.
+        cluster.run(ms(9_600));
+        assert!(!monitored(&cluster));
+        let engine = cluster.machines.get_mut(&node(ALPHA)).unwrap().engine.as_mut().unwrap();
+        engine.call(cluster.now + gap, Call::Timeout);
+        let effects: Vec<Effect> = std::iter::from_fn(|| engine.poll_effect()).collect();
+        let is_gap = |e: &&Effect| matches!(e, Effect::Tell(Event { what: Happened::TimeGap { .. }, .. }));
+        assert_eq!(effects.iter().filter(is_gap).count(), 1, "{effects:?}");
+        effects
+    };
+    let operations = |effects: &[Effect]| -> Vec<Operation> {
+        let operation = |e: &Effect| if let Effect::Operate { operation, .. } = e { Some(*operation) } else { None };
+        effects.iter().filter_map(operation).collect()
+    };
+
+    let effects = wakes_after(ms(900));
+    let proof = effects.iter().position(|e| matches!(e, Effect::Uphold { .. })).unwrap();
+    assert_eq!(operations(&effects[..proof]), [], "{effects:?}");
+    assert_eq!(operations(&effects), [Operation::Monitor; 3], "{effects:?}");
+
+    let effects = wakes_after(secs(60));
+    assert_eq!(operations(&effects), [Operation::Kill], "{effects:?}");
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Acquire { .. } | Effect::Uphold { .. })), "{effects:?}");
+}
