@@ -12,6 +12,9 @@ use crate::trouble::{Result, While as _};
 /// How often it asks.
 pub const INTERVAL: Duration = Duration::from_millis(2);
 
+/// What has no answer after this has none.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
 /// A question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
@@ -37,9 +40,21 @@ impl Outage {
     }
 }
 
+/// What came of a client's questions, from the first that had an answer on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// How many there were.
+    pub asked: usize,
+    /// How many never had an answer: what a user calls an error.
+    pub errors: usize,
+    /// The longest time without answers.
+    pub longest: Outage,
+}
+
 /// A client at work.
 pub struct Client {
     asked: Arc<Mutex<Vec<Asked>>>,
+    enough: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -49,8 +64,8 @@ impl Client {
         let socket = socket(network)?;
         let answers = socket.try_clone().to("share the client's socket")?;
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (list, ended, address) = (Arc::clone(&asked), Arc::clone(&stop), address.to_owned());
+        let (enough, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (list, ended, address) = (Arc::clone(&asked), Arc::clone(&enough), address.to_owned());
         let asking = std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 ask(&socket, &address, &list);
@@ -63,7 +78,7 @@ impl Client {
                 listen(&answers, &list);
             }
         });
-        Ok(Client { asked, stop, threads: vec![asking, listening] })
+        Ok(Client { asked, enough, stop, threads: vec![asking, listening] })
     }
 
     /// Who answered last, if it was one of the last few questions: the node and the epoch.
@@ -85,6 +100,26 @@ impl Client {
         longest_outage(&self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Asks no more, waits for the answers that are on their way, and counts. None if nothing was ever answered.
+    pub fn finish(self) -> Option<Tally> {
+        self.enough.store(true, Ordering::Relaxed);
+        let answered = || {
+            let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.iter().filter(|asked| asked.answered.is_some()).count()
+        };
+        // As long as answers come, more may.
+        let mut before = answered();
+        loop {
+            std::thread::sleep(ANSWERS_WITHIN);
+            let now = answered();
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        tally(&self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Forgets everything so far.
     pub fn forget(&self) {
         // Numbers of questions are their places in the list: the answers to those that go are lost with them.
@@ -94,6 +129,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.enough.store(true, Ordering::Relaxed);
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -146,6 +182,13 @@ fn longest_outage(asked: &[Asked]) -> Option<Outage> {
     Some(longest)
 }
 
+fn tally(asked: &[Asked]) -> Option<Tally> {
+    let longest = longest_outage(asked)?;
+    let counted = || asked.iter().skip_while(|asked| asked.answered.is_none());
+    let errors = counted().filter(|asked| asked.answered.is_none()).count();
+    Some(Tally { asked: counted().count(), errors, longest })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +206,13 @@ mod tests {
     #[test]
     fn an_outage_that_has_not_ended_counts() {
         assert_eq!(longest_outage(&history("+.+.....")), Some(Outage { from: 2, to: 7 }));
+    }
+
+    #[test]
+    fn every_question_without_an_answer_is_an_error_but_those_before_the_service_began() {
+        let counted = tally(&history("..++..+.+")).unwrap();
+        assert_eq!((counted.asked, counted.errors, counted.longest), (7, 3, Outage { from: 3, to: 6 }));
+        assert_eq!(tally(&history("..")), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! node before it starts the agents.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -103,6 +104,7 @@ pub struct Event {
 
 #[derive(Clone, Debug, Deserialize)]
 struct EventDetail {
+    at: u64,
     hierarchy: Option<String>,
     what: Value,
 }
@@ -111,6 +113,11 @@ impl Event {
     /// The hierarchy that it is about, if it is about one.
     pub fn hierarchy(&self) -> Option<&str> {
         self.event.hierarchy.as_deref()
+    }
+
+    /// When, on the node's own clock: since its machine booted.
+    pub fn at(&self) -> Duration {
+        Duration::from_nanos(self.event.at)
     }
 
     /// What kind of event it is, such as "claim-won".
@@ -177,9 +184,34 @@ impl Cluster {
         hierarchies: &[(&str, String)],
         lease: Lease,
     ) -> Result<Self> {
-        let ha = program("ha")?.to_string_lossy().into_owned();
+        Cluster::set_up(builder, networks, hierarchies, lease, &program("ha")?, |_| Ok(()))
+    }
+
+    /// As [`Cluster::with_leases`], with a build of `ha` installed on every node, its own on each: `build` gives the path of that for a node of this
+    /// name. It can be replaced: [`Node::install`].
+    pub fn installed(
+        builder: Builder,
+        networks: usize,
+        hierarchies: &[(&str, String)],
+        lease: Lease,
+        build: impl Fn(&str) -> PathBuf,
+    ) -> Result<Self> {
+        let install = |node: &Node| node.install(&build(node.name()));
+        Cluster::set_up(builder, networks, hierarchies, lease, &Node::installed(), install)
+    }
+
+    fn set_up(
+        builder: Builder,
+        networks: usize,
+        hierarchies: &[(&str, String)],
+        lease: Lease,
+        ha: &Path,
+        prepare: impl Fn(&Node) -> Result<()>,
+    ) -> Result<Self> {
+        let ha = ha.to_string_lossy().into_owned();
         let agent = [ha.as_str(), "--config", CONFIG, "run", "--node", "{node}"];
         let cluster = Cluster { lab: builder.networks(networks).agent(&agent).build()?, ha };
+        cluster.lab.nodes().iter().try_for_each(prepare)?;
         let names: Vec<&str> = cluster.lab.nodes().iter().map(Node::name).collect();
         let text = agent_file(&names, networks, lease);
         for node in cluster.lab.nodes() {
@@ -213,6 +245,26 @@ impl Cluster {
     /// A client of [`SERVICE`].
     pub fn client(&self) -> Result<Client> {
         self.lab.client(SERVICE)
+    }
+
+    /// Has the agent of a node end in order, as a service manager does that restarts it, and waits until its next life serves there what the former one
+    /// did, and hears all others.
+    pub fn restart_agent(&self, node: &str, serves: &[&str]) -> Result<()> {
+        let before = self.node(node).agent()?;
+        if !self.node(node).end_agent()? {
+            return Err(Trouble::new(format!("no agent runs on {node}")));
+        }
+        eventually(&format!("the agent of {node} runs again"), || match self.node(node).agent() {
+            Ok(Some(now)) if Some(now) != before => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        serves.iter().for_each(|hierarchy| self.until_placed(hierarchy, node));
+        let names = Machines::names(&self.lab);
+        for other in names.iter().filter(|other| *other != node) {
+            self.until_heard(node, other, "alive");
+            self.until_heard(other, node, "alive");
+        }
+        Ok(())
     }
 
     /// Runs `ha` on a node and returns what it printed; its failure is an error with what it said.

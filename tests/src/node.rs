@@ -15,13 +15,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-use crate::boot::Machine;
+use crate::boot::{LAB, Machine};
 use crate::command::{run, run_with_input};
 use crate::random::Random;
 use crate::run::remove_cgroup;
 use crate::storage::{DiskPath, Health};
 use crate::trouble::{Result, Trouble, While as _};
 use crate::wire::Switch;
+
+/// The name of the program that is installed on a node, in its folder.
+const INSTALLED: &str = "ha";
 
 /// Who is left running when a node hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,11 +192,37 @@ impl Node {
         Ok(self.agent()?.is_some_and(|pid| kill(pid, Signal::SIGKILL).is_ok()))
     }
 
+    /// Tells the agent to end, as a service manager does that restarts it. Returns whether there was one.
+    pub fn end_agent(&self) -> Result<bool> {
+        Ok(self.agent()?.is_some_and(|pid| kill(pid, Signal::SIGTERM).is_ok()))
+    }
+
+    /// Puts a program in the place of the one that [`Node::installed`] names, as a package manager does: whole, under another name, then renamed. What
+    /// runs goes on with the file that it was started from.
+    pub fn install(&self, program: &Path) -> Result<()> {
+        let (place, fresh) = (self.dir.join(INSTALLED), self.dir.join("installing"));
+        let _ = fs::remove_file(&fresh);
+        // A link where that is possible: these programs are large.
+        fs::hard_link(program, &fresh)
+            .or_else(|_| fs::copy(program, &fresh).map(drop))
+            .and_then(|()| fs::rename(&fresh, &place))
+            .to(format!("install {}", program.display()))
+    }
+
+    /// Where nodes find the program that was installed on them.
+    pub fn installed() -> PathBuf {
+        Path::new(LAB).join(INSTALLED)
+    }
+
+    /// The process numbers, on the host, of what runs a program of this name on the node.
+    pub fn running(&self, name: &str) -> Result<Vec<Pid>> {
+        let of_name = |process: &Process| process.command.first().is_some_and(|path| Path::new(path).ends_with(name));
+        Ok(self.processes()?.into_iter().filter(of_name).map(|process| process.pid).collect())
+    }
+
     /// Kills every process of the node that runs a program of this name, without warning. Returns how many.
     pub fn kill_program(&self, name: &str) -> Result<usize> {
-        let of_name = |process: &Process| process.command.first().is_some_and(|path| Path::new(path).ends_with(name));
-        let found: Vec<Process> = self.processes()?.into_iter().filter(of_name).collect();
-        Ok(found.iter().filter(|process| kill(process.pid, Signal::SIGKILL).is_ok()).count())
+        Ok(self.running(name)?.into_iter().filter(|pid| kill(*pid, Signal::SIGKILL).is_ok()).count())
     }
 
     /// The agent's process number on the host, if it runs: the first process's child that runs the agent's program.

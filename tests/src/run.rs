@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::command::run;
 use crate::trouble::{Result, Trouble, While as _};
@@ -15,7 +15,16 @@ pub(crate) const HOME: &str = "/run/ha-lab";
 /// What the names of their network namespaces and control groups begin with.
 pub(crate) const PREFIX: &str = "ha-lab-";
 
-/// One laboratory's name and folder; the folder's lock says that it lives.
+/// Where the files of a laboratory are: its disk, and all that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Wherever `/run` is.
+    OnRun,
+    /// In memory of their own: what else is written on this machine does not slow what stands for hardware.
+    InMemory,
+}
+
+/// One laboratory's name and folder; the lock beside it says that it lives.
 pub(crate) struct Run {
     pub(crate) id: String,
     pub(crate) dir: PathBuf,
@@ -24,6 +33,10 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new() -> Result<Self> {
+        Run::with(Files::OnRun)
+    }
+
+    pub(crate) fn with(files: Files) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             return Err(Trouble::new("this test NEEDS ROOT (namespaces, loop devices): it was NOT RUN"));
@@ -35,7 +48,14 @@ impl Run {
         let file = File::create(dir.join("alive")).to("create the laboratory's lock")?;
         let alive = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, error)| Trouble::new(format!("could not lock {}: {error}", dir.display())))?;
-        Ok(Run { id, dir, _alive: alive })
+        let mut run = Run { id, dir, _alive: alive };
+        if files == Files::InMemory {
+            run.dir.push("memory");
+            fs::create_dir(&run.dir).to(format!("create {}", run.dir.display()))?;
+            mount(Some("ha-lab"), &run.dir, Some("tmpfs"), MsFlags::empty(), Some("size=1g,mode=755"))
+                .to("mount memory for the laboratory")?;
+        }
+        Ok(run)
     }
 
     /// The name of a network namespace or control group of this laboratory.

@@ -1,6 +1,7 @@
 //! The agent dies and the services do not notice: invariant L5.
 
-use ha_tests::{Cluster, Result, eventually};
+use ha_tests::cluster::{Lease, served};
+use ha_tests::{Cluster, Lab, Load, Result, Work, eventually};
 
 /// L5: fifty crashes in a row, each of a life that had taken the service over again, interrupt nothing.
 #[test]
@@ -62,5 +63,36 @@ fn a_service_that_crashes_is_restarted_in_place() -> Result<()> {
     });
     cluster.until_placed("web", "alpha");
     assert_eq!(cluster.lab().witness().check()?.nodes_of("web"), ["alpha"]);
+    Ok(())
+}
+
+/// L5: every agent of a cluster is replaced, one after the other and the holder's again and again, as a service manager restarts them, on a machine
+/// that is busy: whoever uses the service sees nothing of it.
+#[test]
+fn agents_are_restarted_one_after_the_other_and_no_question_goes_unanswered() -> Result<()> {
+    let nodes = ["alpha", "beta", "gamma"];
+    let hierarchies = [("web", served("web", &nodes)?)];
+    let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 2, &hierarchies, Lease::Lasting)?;
+    cluster.start()?;
+    cluster.until_placed("web", "alpha");
+    let service = cluster.node("alpha").running("lab-service")?;
+    let client = cluster.client()?;
+    eventually("the client is served", || client.served_by().ok_or("no answer"));
+
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let load = Load::new(Work { computing: 6, ..Work::default() }, folder.path())?;
+    for node in ["gamma", "beta", "alpha", "alpha", "gamma", "alpha", "beta", "alpha", "alpha"] {
+        let serves: &[&str] = if node == "alpha" { &["web"] } else { &[] };
+        cluster.restart_agent(node, serves)?;
+    }
+    cluster.until_served_for("web", 2_000)?;
+    drop(load);
+
+    let tally = client.finish().expect("it was served");
+    println!("nine restarts: {tally:?}, longest time between answers {:?}", tally.longest.length());
+    assert_eq!(tally.errors, 0, "{tally:?}");
+    assert_eq!(cluster.node("alpha").running("lab-service")?, service, "the service was restarted");
+    let verdict = cluster.lab().witness().check()?;
+    assert_eq!((verdict.nodes_of("web"), verdict.of("web")[0].starts), (vec!["alpha"], 1));
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Nodes that die, and nodes that come back: invariants S1, S4, L1, L2 and L4.
 
-use ha_tests::cluster::{Lease, served, witnessed};
+use std::time::Duration;
+
+use ha_tests::cluster::{Lease, served, witnessed, write};
 use ha_tests::{Cluster, Lab, Result, eventually};
 
 /// L1: the next in rank serves. S1 and S4: never both, and under a greater epoch. L4: who comes back does not move it again.
@@ -75,6 +77,49 @@ fn one_node_alone_starts_after_a_power_cut_of_all() -> Result<()> {
     cluster.until_placed("web", "gamma");
     let verdict = cluster.lab().witness().check()?;
     assert_eq!(verdict.nodes_of("web"), ["alpha", "gamma"]);
+    Ok(())
+}
+
+/// L2: a node that boots while the others are off cannot know whether they serve: it waits for them as long as `startup_grace` says, and then
+/// serves what it can have. L4: who boots later leaves it where it is.
+#[test]
+fn a_node_that_boots_alone_waits_for_the_others_and_then_serves() -> Result<()> {
+    let nodes = ["alpha", "beta", "gamma"];
+    let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 1, &[("web", served("web", &nodes)?)], Lease::Lasting)?;
+    for node in ["alpha", "beta"] {
+        cluster.node(node).power_off()?;
+    }
+    cluster.node("gamma").start_agent()?;
+    cluster.until_placed("web", "gamma");
+    let events = cluster.events("gamma")?;
+    let first = |kind: &str| events.iter().find(|event| event.kind() == kind).map(|event| event.at());
+    let (began, asked) = (first("began").unwrap(), first("claim-asked").unwrap());
+    // The two seconds count from a moment before it could tell that it began.
+    assert!(asked >= began + Duration::from_millis(1_900), "began at {began:?}, asked for the claim at {asked:?}");
+
+    for node in ["alpha", "beta"] {
+        cluster.node(node).power_on()?;
+        cluster.node(node).start_agent()?;
+    }
+    cluster.until_heard("alpha", "gamma", "alive");
+    cluster.until_heard("gamma", "alpha", "alive");
+    cluster.until_served_for("web", 3_000)?;
+    assert_eq!(cluster.lab().witness().check()?.nodes_of("web"), ["gamma"]);
+    Ok(())
+}
+
+/// Nodes that boot together and hear each other do not wait: a grace longer than any test is patient changes nothing.
+#[test]
+fn nodes_that_hear_all_others_do_not_wait_for_anybody() -> Result<()> {
+    let nodes = ["alpha", "beta", "gamma"];
+    let cluster = Cluster::new(Lab::with_nodes(&nodes), 1, &[("web", served("web", &nodes)?)])?;
+    for node in cluster.lab().nodes() {
+        let text = std::fs::read_to_string(node.dir().join("etc/agent.ron"))?;
+        assert!(text.contains(r#"startup_grace: "2s""#), "{text}");
+        write(node, "agent.ron", &text.replace(r#"startup_grace: "2s""#, r#"startup_grace: "2h""#))?;
+    }
+    cluster.start()?;
+    cluster.until_placed("web", "alpha");
     Ok(())
 }
 
