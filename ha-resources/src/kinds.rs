@@ -18,6 +18,7 @@ use crate::resource::filesystem::{Filesystem, FilesystemSpec};
 use crate::resource::lsb::{Lsb, LsbSpec};
 use crate::resource::lvm::{Lvm, LvmSpec};
 use crate::resource::md::{Md, MdSpec};
+use crate::resource::nbd::{Nbd, NbdSpec};
 use crate::resource::ocf::{Ocf, OcfSpec};
 use crate::resource::process::{Process, ProcessSpec};
 use crate::resource::route::{Route, RouteSpec};
@@ -52,6 +53,8 @@ pub enum ResourceDefinition {
     Lvm(LvmSpec),
     /// An array.
     Md(MdSpec),
+    /// An export of an NBD server.
+    Nbd(NbdSpec),
 }
 
 impl ResourceDefinition {
@@ -65,6 +68,7 @@ impl ResourceDefinition {
             ResourceDefinition::Systemd(spec) => Arc::new(Systemd::new(spec, ServiceManager::of_machine())),
             ResourceDefinition::Lvm(spec) => Arc::new(Lvm::new(spec)),
             ResourceDefinition::Md(spec) => Arc::new(Md::new(spec)),
+            ResourceDefinition::Nbd(spec) => Arc::new(Nbd::new(spec)),
             ResourceDefinition::Route(spec) => Arc::new(Route::new(spec)),
             ResourceDefinition::Ocf(spec) => Arc::new(Ocf::new(spec, directories.clone())),
             ResourceDefinition::Lsb(spec) => Arc::new(Lsb::new(spec, directories.clone())),
@@ -79,6 +83,7 @@ impl ResourceDefinition {
             ResourceDefinition::Lsb(lsb) => Lsb::new(lsb.clone(), directories.clone()).advice().await,
             ResourceDefinition::Lvm(lvm) => Lvm::new(lvm.clone()).advice().await,
             ResourceDefinition::Md(md) => Md::new(md.clone()).advice().await,
+            ResourceDefinition::Nbd(nbd) => Nbd::new(nbd.clone()).advice().await,
             ResourceDefinition::Process(_)
             | ResourceDefinition::Exec(_)
             | ResourceDefinition::Filesystem(_)
@@ -135,7 +140,7 @@ impl Kinds for Builtin {
     type Probe = ProbeDefinition;
 
     fn resource_kinds(&self) -> &[&'static str] {
-        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route", "Lvm", "Md"]
+        &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route", "Lvm", "Md", "Nbd"]
     }
 
     fn claim_kinds(&self) -> &[&'static str] {
@@ -157,6 +162,7 @@ impl Kinds for Builtin {
             "Systemd" => SystemdSpec::read(fields).map(ResourceDefinition::Systemd),
             "Lvm" => LvmSpec::read(fields).map(ResourceDefinition::Lvm),
             "Md" => MdSpec::read(fields).map(ResourceDefinition::Md),
+            "Nbd" => NbdSpec::read(fields).map(ResourceDefinition::Nbd),
             "Route" => RouteSpec::read(fields).map(ResourceDefinition::Route),
             _ => None,
         }

@@ -40,12 +40,15 @@ impl TryFrom<String> for Free {
             let percent = percent.trim().parse().ok().filter(|p| (1..=99).contains(p));
             return percent.map(Free::Percent).ok_or_else(wrong);
         }
-        let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
-        let (number, unit) =
-            units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit))).ok_or_else(wrong)?;
-        let bytes = number.trim().parse().ok().and_then(|n: u64| n.checked_mul(*unit)).filter(|bytes| *bytes > 0);
-        bytes.map(Free::Bytes).ok_or_else(wrong)
+        bytes_of(&text).map(Free::Bytes).ok_or_else(wrong)
     }
+}
+
+/// Reads `"500MiB"`: more than nothing, with a unit.
+pub(crate) fn bytes_of(text: &str) -> Option<u64> {
+    let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+    let (number, unit) = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    number.trim().parse().ok().and_then(|n: u64| n.checked_mul(*unit)).filter(|bytes| *bytes > 0)
 }
 
 impl fmt::Display for Free {

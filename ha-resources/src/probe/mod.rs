@@ -13,6 +13,7 @@ mod tcp;
 
 use std::time::Duration;
 
+pub(crate) use disk::bytes_of;
 pub use disk::{Disk, DiskSpec, Free, FreeError};
 pub use exec::{ExecProbe, ExecProbeSpec};
 pub use http::{Http, HttpSpec, Url, UrlError};

@@ -1,4 +1,4 @@
-//! Block devices that the kernel makes of others: volumes of LVM, arrays of md.
+//! Block devices that the kernel makes of others: volumes of LVM, arrays of md, exports of NBD servers.
 //!
 //! Decides how one is found in sysfs(5), who keeps it, and that it answers. All but the last asks the kernel only, never the storage.
 
@@ -45,6 +45,13 @@ pub(crate) fn number_of(directory: &Path) -> Option<Number> {
     parse_number(&attribute(directory, "dev")?)
 }
 
+/// The numbers of a device and of its partitions.
+pub(crate) fn numbers_of(directory: &Path) -> Vec<Number> {
+    let inside = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let parts = inside.filter(|path| path.join("partition").exists());
+    parts.chain([directory.to_owned()]).filter_map(|path| number_of(&path)).collect()
+}
+
 /// An attribute in sysfs, without its line's end.
 pub(crate) fn attribute(directory: &Path, name: &str) -> Option<String> {
     Some(std::fs::read_to_string(directory.join(name)).ok()?.trim_end().to_owned())
@@ -62,12 +69,12 @@ pub(crate) fn holders(directory: &Path) -> Vec<String> {
 pub(crate) fn kept_by(directory: &Path) -> String {
     let mut keepers: Vec<String> =
         holders(directory).into_iter().map(|name| format!("{name} is built on it")).collect();
-    let number = number_of(directory);
+    let numbers = numbers_of(directory);
     let mounts = mounts::all().unwrap_or_default();
     keepers.extend(
         mounts
             .iter()
-            .filter(|mount| Some(mount.device) == number)
+            .filter(|mount| numbers.contains(&mount.device))
             .map(|mount| format!("it is mounted at {}", mount.at.display())),
     );
     if keepers.is_empty() { String::new() } else { format!("; {}", keepers.join(", ")) }

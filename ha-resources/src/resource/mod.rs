@@ -9,6 +9,7 @@ pub mod filesystem;
 pub mod lsb;
 pub mod lvm;
 pub mod md;
+pub mod nbd;
 pub mod ocf;
 pub mod process;
 mod read;

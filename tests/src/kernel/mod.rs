@@ -20,6 +20,7 @@ mod initiator;
 pub mod lab;
 pub mod latency;
 pub mod ledger;
+pub mod nbd;
 pub mod nvme;
 pub mod power;
 pub mod remote;
