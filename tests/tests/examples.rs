@@ -35,7 +35,7 @@ fn no_example_is_forgotten() {
     known.sort_unstable();
     assert_eq!(found, known);
     eprintln!(
-        "NOT RUN HERE, since namespaces have no SCSI disks (kernel_examples runs archive, kernel_failover and kernel_database run the like of the others): {ON_RESERVATIONS:?}"
+        "NOT RUN HERE, since namespaces have no SCSI disks (kernel_examples runs archive and shop, kernel_database the like of accounts): {ON_RESERVATIONS:?}"
     );
 }
 

@@ -1,9 +1,10 @@
 //! Examples of `hierarchies/` that want disks with reservations, run on real kernels: as they stand, but for addresses and the names of disks.
 
 use std::fs;
+use std::path::Path;
 
 use ha_tests::kernel::history::Gap;
-use ha_tests::kernel::volume::prepare_lvm;
+use ha_tests::kernel::volume::{partition, prepare_lvm};
 use ha_tests::kernel::{ClaimKind, DatabaseClient, Guest, KernelCluster, KernelLab, database, disk_link};
 use ha_tests::{Result, Trouble, eventually, example, program};
 
@@ -101,4 +102,51 @@ fn an_archive_of_a_reserved_disk_with_a_volume_group_and_xfs_goes_on_after_a_los
     gamma
         .shell("vgchange -q -ay archive && xfs_repair -n /dev/archive/data && mount /dev/archive/data /srv/archive")?;
     gamma.shell(&format!("runuser -u postgres -- {postgres}/pg_checksums --check -D /srv/archive/main")).map(drop)
+}
+
+/// A partition of a reserved disk, and nginx with its pages and settings on it: whoever is left serves it, down to the last.
+#[test]
+fn a_shop_on_a_partition_of_a_reserved_disk_is_served_down_to_the_last_node() -> Result<()> {
+    if !Path::new("/usr/sbin/nginx").exists() {
+        return Err(Trouble::new("this test NEEDS nginx: it was NOT RUN; install this package, or use tests/run"));
+    }
+    // The gateway that it pings is where the laboratory's clients are.
+    let shop = example("shop", &[("10.0.0.", "10.77.0."), ("/dev/disk/by-id/wwn-0x6001405f0e1d2c3b", &disk_link(0))])?;
+    let nodes = ["alpha", "beta", "gamma"];
+    let builder = KernelLab::with_nodes(&nodes).disks(&[64]);
+    let cluster = KernelCluster::with_hierarchies(builder, ClaimKind::Reservation, &[("shop", shop)])?;
+    let alpha = cluster.lab().node("alpha");
+    let disk = disk_link(0);
+    partition(alpha, &disk, 126_976)?;
+    for node in cluster.lab().nodes() {
+        node.shell(&format!(
+            "mkdir -p /srv/shop && blockdev --rereadpt {disk} && udevadm settle && test -e {disk}-part1"
+        ))?;
+    }
+    let settings = "pid /run/shop.pid; error_log /run/shop.log; events {} \
+                    http { access_log off; server { listen 10.77.0.12:80; root /srv/shop; } }";
+    alpha.shell(&format!(
+        "mkfs.ext4 -q {disk}-part1 && mount {disk}-part1 /srv/shop && mkdir /srv/shop/etc && echo '{settings}' >/srv/shop/etc/nginx.conf \
+         && echo 'from the reserved disk' >/srv/shop/index.html && umount /srv/shop"
+    ))?;
+    cluster.start()?;
+    let served = |by: &str| -> Result<()> {
+        cluster.until_placed("shop", by);
+        let ask = "exec 3<>/dev/tcp/10.77.0.12/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3";
+        let page = eventually("the shop is served", || {
+            let asked = cluster.lab().outside("timeout", &["2", "bash", "-c", ask]).map_err(|said| said.to_string())?;
+            let page = String::from_utf8_lossy(&asked.stdout).into_owned();
+            if asked.status.success() && !page.is_empty() { Ok(page) } else { Err(page) }
+        });
+        assert!(page.contains("200 OK") && page.contains("from the reserved disk"), "{page}");
+        eprintln!("{}", cluster.ask(by, &["history", "shop", "--last", "1"])?.trim_end());
+        cluster.lab().node(by).shell("grep /srv/shop /proc/mounts").map(drop)
+    };
+    served("alpha")?;
+    for (lost, left) in [("alpha", "beta"), ("beta", "gamma")] {
+        cluster.lab().node(lost).power_off()?;
+        served(left)?;
+    }
+    cluster.ask("gamma", &["stop", "shop"])?;
+    cluster.lab().node("gamma").shell(&format!("e2fsck -fn {disk}-part1")).map(drop)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use ha_core::claim::reservation::ReservationType;
 use ha_core::claim::reservation::device::{Command, Key, Ports, PowerLoss};
 use ha_tests::kernel::cluster::LEDGER;
-use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, disk_link, disk_way};
+use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, disk_link, disk_way, volume};
 use ha_tests::{Result, Trouble, program};
 
 /// What opening says, as production opens a disk.
@@ -29,11 +29,7 @@ fn what_cannot_be_reserved_is_refused_with_what_to_name_instead() -> Result<()> 
     let disk = disk_link(0);
     let before = registered(alpha)?;
     alpha.shell("echo data > /run/file; mknod /dev/gone b 8 240")?;
-    // One partition, by its table alone.
-    let table = r"\000\000\000\000\203\000\000\000\000\010\000\000\000\010\000\000";
-    alpha.shell(&format!("printf '{table}' | dd of={disk} bs=1 seek=446 conv=notrunc,fsync status=none"))?;
-    alpha.shell(&format!(r"printf '\125\252' | dd of={disk} bs=1 seek=510 conv=notrunc,fsync status=none"))?;
-    alpha.shell(&format!("blockdev --rereadpt {disk} && udevadm settle"))?;
+    volume::partition(alpha, &disk, 2048)?;
     let partition = alpha.shell("ls /dev/sda1")?;
     for (path, expected) in [
         ("/dev/missing", "/dev/missing does not exist"),
