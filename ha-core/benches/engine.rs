@@ -101,6 +101,7 @@ fn engine(me: &str, count: usize, now: Time) -> Engine {
         max_recoveries: count,
         can_reset: false,
         standby: None,
+        fences: std::collections::BTreeSet::new(),
     };
     let mut engine = Engine::new(config, now).expect("valid");
     for i in 0..count {

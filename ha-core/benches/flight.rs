@@ -143,6 +143,7 @@ fn flight(me: &str, count: usize, now: Time, tape: Option<(Box<dyn Sink>, Limits
         max_recoveries: count,
         can_reset: false,
         standby: None,
+        fences: std::collections::BTreeSet::new(),
     };
     let mut flight = Flight::new(config, now, tape).expect("valid");
     for i in 0..count {

@@ -51,6 +51,7 @@ fn recording(by: &str) -> Vec<Vec<u8>> {
         max_recoveries: 4,
         can_reset: false,
         standby: None,
+        fences: std::collections::BTreeSet::new(),
     };
     let hierarchy = Hierarchy {
         name: HierarchyName::new("web").unwrap(),

@@ -12,8 +12,8 @@ use ha_core::time::Span;
 use ha_resources::fence::agents::{DeviceSpec, levels};
 
 use super::{
-    AreaSettings, Config, FencingSettings, FlightSettings, LogFormat, LogSettings, NodeSettings, OnKernelFault,
-    WardenAct, WatchdogSettings,
+    AreaSettings, Config, FencingBy, FencingSettings, FlightSettings, LogFormat, LogSettings, NodeSettings,
+    OnKernelFault, WardenAct, WatchdogSettings,
 };
 use crate::api::SocketOptions;
 
@@ -41,6 +41,7 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         let nodes =
             fields.required_value("nodes", "the nodes, such as `{ \"alpha\": (addresses: [\"10.1.0.1:7946\"]) }`");
         let nodes = nodes.and_then(read_nodes);
+        let fencing_by = fields.value("fencing_by").map_or(Some(FencingBy::Operator), read_fencing_by);
         let check_every = time(&mut fields, "fencing_check_every", FENCING_CHECK_EVERY);
         if check_every.is_zero() {
             fields.problem("fencing_check_every", &format!("fencing_check_every is 0: expected {A_TIME}"), None);
@@ -75,10 +76,15 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
         let flight_recorder = fields.value("flight_recorder").map_or(Some(ring), read_flight_recorder);
         fields.finish();
         let (nodes, fencing) = nodes?;
+        if fencing_by == Some(FencingBy::Nodes) && fencing.is_empty() {
+            let help = "give the nodes `fencing`, or leave `fencing_by` out".to_owned();
+            value.problem("`fencing_by: Nodes`, and no node has `fencing`: nobody could be fenced", Some(help));
+        }
         Some(Config {
             cluster: cluster?,
             nodes,
             fencing,
+            fencing_by: fencing_by?,
             fencing_check_every: check_every,
             timing: timing?,
             keys,
@@ -94,6 +100,20 @@ pub(super) fn read(source: &Source) -> (Option<Config>, Diagnostics) {
             flight_recorder: flight_recorder?,
         })
     })
+}
+
+fn read_fencing_by(value: Value<'_>) -> Option<FencingBy> {
+    let (word, fields) = value.variant("`Operator` or `Nodes`")?;
+    let by = match word {
+        "Operator" => FencingBy::Operator,
+        "Nodes" => FencingBy::Nodes,
+        other => {
+            value.unknown_name("one to have nodes fenced", other, &["Operator", "Nodes"]);
+            return None;
+        }
+    };
+    fields.finish();
+    Some(by)
 }
 
 fn read_nodes(value: Value<'_>) -> Option<(Vec<NodeSettings>, FencingSettings)> {

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) nodes: Vec<NodeSettings>,
     /// How nodes can be switched off by others: of each its levels, of each level its devices.
     pub(crate) fencing: FencingSettings,
+    /// Who has a node fenced.
+    pub(crate) fencing_by: FencingBy,
     /// How often this node makes sure that the devices can be reached.
     pub(crate) fencing_check_every: Duration,
     /// How often nodes speak, and what silence means.
@@ -57,6 +59,15 @@ pub(crate) struct Config {
     pub(crate) max_recoveries: Option<usize>,
     /// What is kept to be replayed.
     pub(crate) flight_recorder: FlightSettings,
+}
+
+/// Who has a node fenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FencingBy {
+    /// An operator, by `ha fence`.
+    Operator,
+    /// The other nodes too, where they wait for its lease, or it could not stop something.
+    Nodes,
 }
 
 /// The levels of fencing of each node that has any.

@@ -87,7 +87,7 @@ impl Agent for Running {
     }
 
     fn fence(&self, request: FenceRequest, by: String) -> Result<UnboundedReceiver<FenceLine>, ErrorBody> {
-        self.fencing.begin(request, by)
+        self.fencing.begin(request, by, &self.node)
     }
 
     fn warnings(&self) -> Vec<Problem> {
@@ -164,7 +164,12 @@ fn needs_restart(now: &Config, file: &Config) -> Vec<String> {
     let parts = [
         ("cluster", now.cluster != file.cluster),
         ("nodes", now.nodes != file.nodes),
-        ("fencing", now.fencing != file.fencing || now.fencing_check_every != file.fencing_check_every),
+        (
+            "fencing",
+            now.fencing != file.fencing
+                || now.fencing_by != file.fencing_by
+                || now.fencing_check_every != file.fencing_check_every,
+        ),
         ("heartbeat", now.timing != file.timing),
         ("keys (the path)", now.keys != file.keys),
         ("lock_areas", now.lock_areas != file.lock_areas),

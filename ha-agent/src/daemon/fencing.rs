@@ -1,14 +1,15 @@
-//! Other nodes switched off when an operator orders it, and the devices looked at now and then.
+//! Other nodes switched off when an operator or the engine orders it, and the devices looked at now and then.
 //!
-//! Decides who may be fenced, that one node is not fenced twice at the same time, and what the engine is told of it. Nobody is fenced without an
-//! order. Leaves the devices, and what is proof, to [`ha_resources::fence::agents`], and what follows from it to the engine.
+//! Decides who may be fenced, that one node is not fenced twice at the same time, and what the engine is told of it. Leaves the devices, and what
+//! is proof, to [`ha_resources::fence::agents`], and to the engine what follows from it, and when it orders a fencing itself (`fencing_by: Nodes`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ha_core::driver::{Clock, Node};
+use async_trait::async_trait;
+use ha_core::driver::{Clock, Fencer, Node};
 use ha_core::engine::PROOF_COUNTS_FOR;
 use ha_core::name::NodeName;
 use ha_core::record::FencingNews;
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::api::{ErrorBody, ErrorCode, FenceLine, FenceRequest, FenceWhat};
-use crate::config::Config;
+use crate::config::{Config, FencingBy};
 
 /// The devices are looked at so long after the agent began, for the first time.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -31,16 +32,18 @@ pub(super) struct Fencing {
     levels: BTreeMap<NodeName, Arc<Vec<Vec<FenceDevice>>>>,
     known: BTreeSet<NodeName>,
     check_every: Duration,
-    node: Node,
+    /// Who may be fenced without an operator's order.
+    without_order: Vec<NodeName>,
+    me: NodeName,
     clock: Clock,
     /// Whose devices are in use, as somebody asked for.
-    busy: Mutex<BTreeSet<NodeName>>,
+    busy: Arc<Mutex<BTreeSet<NodeName>>>,
     /// Somebody asked: what is only being looked at must wait.
     asked: Notify,
 }
 
 impl Fencing {
-    pub(super) fn new(config: &Config, node: Node, clock: Clock, cgroups: Option<&PathBuf>) -> Self {
+    pub(super) fn new(config: &Config, me: NodeName, clock: Clock, cgroups: Option<&PathBuf>) -> Self {
         let device = |spec: &agents::DeviceSpec| FenceDevice::new(spec.clone(), cgroups.cloned());
         let levels = config.fencing.iter().map(|(name, levels)| {
             let levels = levels.iter().map(|level| level.iter().map(device).collect()).collect();
@@ -50,9 +53,13 @@ impl Fencing {
             levels: levels.collect(),
             known: config.nodes.iter().map(|node| node.name.clone()).collect(),
             check_every: config.fencing_check_every,
-            node,
+            without_order: match config.fencing_by {
+                FencingBy::Nodes => config.fencing.keys().filter(|node| **node != me).cloned().collect(),
+                FencingBy::Operator => Vec::new(),
+            },
+            me,
             clock,
-            busy: Mutex::default(),
+            busy: Arc::default(),
             asked: Notify::new(),
         }
     }
@@ -62,6 +69,7 @@ impl Fencing {
         self: &Arc<Self>,
         request: FenceRequest,
         by: String,
+        node: &Node,
     ) -> Result<UnboundedReceiver<FenceLine>, ErrorBody> {
         let victim = &request.node;
         if !self.known.contains(victim) {
@@ -69,7 +77,7 @@ impl Fencing {
             let what = format!("there is no node {victim}: expected one of {}", known.join(", "));
             return Err(ErrorBody::new(ErrorCode::UnknownNode, what));
         }
-        if victim == self.node.name() && request.what != FenceWhat::Test {
+        if *victim == self.me && request.what != FenceWhat::Test {
             let what = format!("{victim} is this node: fence it from another one, or reboot it");
             return Err(ErrorBody::new(ErrorCode::NotNow, what));
         }
@@ -79,22 +87,28 @@ impl Fencing {
             );
             return Err(ErrorBody::new(ErrorCode::NotNow, what));
         };
-        let Some(busy) = Busy::take(self, victim) else {
+        let Some(busy) = Busy::take(&self.busy, victim) else {
             let what = format!("the devices of {victim} are in use by another request: try again when it has ended");
             return Err(ErrorBody::new(ErrorCode::NotNow, what));
         };
         self.asked.notify_waiters();
         let (lines, listening) = unbounded_channel();
-        let this = self.clone();
+        let (this, node) = (self.clone(), node.clone());
         tokio::spawn(async move {
             let _busy = busy;
             let (progress, steps) = unbounded_channel();
             let passing_on = tokio::spawn(pass_on(steps, lines.clone()));
+            let (news, to_tell) = unbounded_channel();
+            let telling = tokio::spawn(tell_engine(node, request.node.clone(), to_tell));
             let last = match request.what {
                 FenceWhat::Test => FenceLine::Tested { troubles: look_at(&levels, &progress).await },
-                FenceWhat::Off | FenceWhat::Reboot => this.fence(&levels, request, by, &progress).await,
+                FenceWhat::Off | FenceWhat::Reboot => {
+                    let tell = |what| drop(news.send(what));
+                    this.switch_off(&levels, request, by, &progress, &tell).await
+                }
             };
-            drop(progress);
+            drop((progress, news));
+            let _ = telling.await;
             let _ = passing_on.await;
             // Whoever asked may have gone away.
             let _ = lines.send(last);
@@ -102,16 +116,17 @@ impl Fencing {
         Ok(listening)
     }
 
-    async fn fence(
+    async fn switch_off(
         &self,
         levels: &[Vec<FenceDevice>],
         order: FenceRequest,
         by: String,
         progress: &Progress,
+        tell: &(dyn Fn(FencingNews) + Send + Sync),
     ) -> FenceLine {
         let begun = (self.clock)();
         let reason = order.reason.chars().take(REASON_MAX).collect();
-        self.tell(&order.node, FencingNews::Begun { by, reason }).await;
+        tell(FencingNews::Begun { by, reason });
         let report = agents::fence(levels, progress).await;
         let summary: String = report.describe().chars().take(WORDS_MAX).collect();
         let how = summary.clone();
@@ -120,7 +135,7 @@ impl Fencing {
             Proof::CutOff => FencingNews::CutOff { how },
             Proof::None => FencingNews::NotProven { why: how },
         };
-        self.tell(&order.node, news).await;
+        tell(news);
         let mut switched_on = None;
         if order.what == FenceWhat::Reboot
             && report.proof != Proof::None
@@ -131,25 +146,20 @@ impl Fencing {
             tokio::time::sleep(PROOF_COUNTS_FOR).await;
             let done = switch_on(last.level, devices, progress).await;
             let trouble = done.clone().err().map(|why| why.chars().take(WORDS_MAX).collect());
-            self.tell(&order.node, FencingNews::SwitchedOn { trouble }).await;
+            tell(FencingNews::SwitchedOn { trouble });
             switched_on = Some(done);
         }
         FenceLine::Fenced { report, summary, switched_on }
     }
 
-    async fn tell(&self, victim: &NodeName, news: FencingNews) {
-        // Where the node has ended there is nobody who could be told.
-        let _ = self.node.fencing(victim.clone(), news).await;
-    }
-
     /// Looks at the devices of every other node now and then, for as long as the agent lives: what cannot be reached is among the problems
     /// before it is needed.
-    pub(super) async fn keep_looking(self: &Arc<Self>) {
+    pub(super) async fn keep_looking(self: &Arc<Self>, node: &Node) {
         let mut pause = FIRST_LOOK.min(self.check_every);
         loop {
             tokio::time::sleep(pause).await;
             pause = self.check_every;
-            for (victim, levels) in self.levels.iter().filter(|(victim, _)| *victim != self.node.name()) {
+            for (victim, levels) in self.levels.iter().filter(|(victim, _)| **victim != self.me) {
                 let asked = self.asked.notified();
                 if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
                     continue;
@@ -161,9 +171,36 @@ impl Fencing {
                 };
                 let trouble: String = troubles.join("; ").chars().take(WORDS_MAX).collect();
                 let trouble = Some(trouble).filter(|trouble| !trouble.is_empty());
-                let _ = self.node.complain(&format!("fencing of {victim}"), trouble).await;
+                let _ = node.complain(&format!("fencing of {victim}"), trouble).await;
             }
         }
+    }
+}
+
+#[async_trait]
+impl Fencer for Fencing {
+    fn nodes(&self) -> Vec<NodeName> {
+        self.without_order.clone()
+    }
+
+    async fn fence(&self, node: &NodeName, why: &str, tell: &(dyn Fn(FencingNews) + Send + Sync)) {
+        let Some(levels) = self.levels.get(node).cloned() else { return };
+        let Some(_busy) = Busy::take(&self.busy, node) else {
+            let why = "its devices are in use by another request".to_owned();
+            return tell(FencingNews::NotProven { why });
+        };
+        self.asked.notify_waiters();
+        let order = FenceRequest { node: node.clone(), what: FenceWhat::Reboot, reason: why.to_owned() };
+        let (nobody, _) = unbounded_channel();
+        let by = format!("ha@{}", self.me);
+        self.switch_off(&levels, order, by, &nobody, tell).await;
+    }
+}
+
+async fn tell_engine(node: Node, victim: NodeName, mut news: UnboundedReceiver<FencingNews>) {
+    while let Some(news) = news.recv().await {
+        // Where the node has ended there is nobody who could be told.
+        let _ = node.fencing(victim.clone(), news).await;
     }
 }
 
@@ -174,17 +211,17 @@ async fn pass_on(mut steps: UnboundedReceiver<Step>, lines: UnboundedSender<Fenc
 }
 
 /// The devices of a node, in use.
-struct Busy(Arc<Fencing>, NodeName);
+struct Busy(Arc<Mutex<BTreeSet<NodeName>>>, NodeName);
 
 impl Busy {
-    fn take(fencing: &Arc<Fencing>, victim: &NodeName) -> Option<Busy> {
-        let is_new = fencing.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(victim.clone());
-        is_new.then(|| Busy(fencing.clone(), victim.clone()))
+    fn take(busy: &Arc<Mutex<BTreeSet<NodeName>>>, victim: &NodeName) -> Option<Busy> {
+        let is_new = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(victim.clone());
+        is_new.then(|| Busy(busy.clone(), victim.clone()))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }

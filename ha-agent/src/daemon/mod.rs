@@ -142,7 +142,8 @@ async fn live(
     for loaded in hierarchies {
         builder = builder.member(ground.member(loaded).map_err(|e| Failure::new(Exit::BadInput, e))?);
     }
-    let node = builder.start().await.map_err(|e| Failure::new(Exit::System, e))?;
+    let fencing = Arc::new(Fencing::new(&config, me.clone(), clock, ground.directories.cgroups.as_ref()));
+    let node = builder.fencer(fencing.clone()).start().await.map_err(|e| Failure::new(Exit::System, e))?;
     for (part, what) in refused {
         let _ = node.complain(part, Some(what)).await;
     }
@@ -150,7 +151,6 @@ async fn live(
     let log = log::follow(node.recent_events().await.unwrap_or_default(), events)
         .map_err(|e| Failure::new(Exit::System, format!("the thread of the log could not be started: {e}")))?;
     let socket = config.socket.clone();
-    let fencing = Arc::new(Fencing::new(&config, node.clone(), clock, ground.directories.cgroups.as_ref()));
     let running = Arc::new(Running {
         node: node.clone(),
         fencing: fencing.clone(),
@@ -167,7 +167,8 @@ async fn live(
     let server = tokio::spawn(server);
     let companion = tokio::spawn(supervisor::accompany(running.clone()));
     let listener = tokio::spawn(kernel::listen(running.clone()));
-    let looks = tokio::spawn(async move { fencing.keep_looking().await });
+    let watched = node.clone();
+    let looks = tokio::spawn(async move { fencing.keep_looking(&watched).await });
     tracing::info!(socket = %socket.path.display(), "{me} of cluster {} is ready", running.config.cluster);
     supervisor::ready();
     let end = until_the_end(&node, &running, &mut signals).await;

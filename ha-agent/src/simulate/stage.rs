@@ -10,12 +10,12 @@ use ha_core::claim::lock_area::LeaseTiming;
 use ha_core::claim::reservation::device::Queued;
 use ha_core::hierarchy::{Hierarchy, Loaded};
 use ha_core::name::{ChannelName, HierarchyName, InvalidName, ResourceName};
-use ha_core::sim::{AreaSetup, ClaimSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup, World};
+use ha_core::sim::{AreaSetup, ClaimSetup, FencingSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup, World};
 use ha_resources::claim::reservation::ReservationSpec;
 use ha_resources::kinds::{Builtin, ClaimDefinition};
 
 use crate::check::{Bounds, ClaimTimes, bounds};
-use crate::config::{Config, WatchdogSettings};
+use crate::config::{Config, FencingBy, WatchdogSettings};
 use crate::exit::{Exit, Failure};
 use crate::simulate::Part;
 
@@ -182,6 +182,10 @@ fn setup(config: &Config, hierarchies: &[Loaded<Builtin>]) -> Result<Setup, Inva
             // The disks cut a node off that lost its reservation, as a warden does with one that lost its lease.
             WatchdogSettings::None if !leased => WatchdogSetup::Warden,
             WatchdogSettings::None => WatchdogSetup::None,
+        },
+        fencing: match config.fencing_by {
+            FencingBy::Nodes if names.iter().all(|name| config.fencing.contains_key(name)) => FencingSetup::Nodes,
+            FencingBy::Nodes | FencingBy::Operator => FencingSetup::Nobody,
         },
         max_recoveries: config.max_recoveries.unwrap_or(RECOVERIES),
     })

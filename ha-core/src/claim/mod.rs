@@ -20,8 +20,13 @@ pub mod reservation;
 pub enum Belief {
     /// In contact and not known to have given the hierarchy up: its claim is not to be touched (invariant S6).
     Heard,
-    /// Said goodbye, or was fenced: what it held is free.
+    /// Said goodbye: what it held is free.
     Gone,
+    /// Proven to have been switched off, and not heard since its fencing began: what the life held that was seen before is free.
+    Fenced {
+        /// When the fencing began.
+        begun: Time,
+    },
     /// Silent; or in contact and saying that it does not serve the hierarchy, which may have changed since it was said.
     /// Whether it is dead, or holds the claim still, is for the claim to find out.
     Lost,

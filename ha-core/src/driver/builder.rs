@@ -10,7 +10,7 @@ use super::flight::{self, FlightFiles};
 use super::memory::{RunMemory, StateDirectory};
 use super::network::Network;
 use super::node::Node;
-use super::plugin::{Channel, Watchdog};
+use super::plugin::{Channel, Fencer, Watchdog};
 use super::reload::Member;
 use super::run::Run;
 use super::senses;
@@ -70,6 +70,7 @@ pub struct NodeBuilder {
     keys: Option<KeyRing>,
     channels: Vec<Arc<dyn Channel>>,
     watchdog: Option<Arc<dyn Watchdog>>,
+    fencer: Option<Arc<dyn Fencer>>,
     run_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     boot: BootId,
@@ -94,6 +95,7 @@ impl NodeBuilder {
             keys: None,
             channels: Vec::new(),
             watchdog: None,
+            fencer: None,
             run_dir: None,
             state_dir: None,
             boot: BootId([0; 16]),
@@ -144,6 +146,12 @@ impl NodeBuilder {
     /// What stops this node when its agent cannot. Without one, leases are safe only while the agent runs.
     pub fn watchdog(mut self, watchdog: Arc<dyn Watchdog>) -> Self {
         self.watchdog = Some(watchdog);
+        self
+    }
+
+    /// What switches other nodes off when this one decides so. Without it, only whoever owns the node does.
+    pub fn fencer(mut self, fencer: Arc<dyn Fencer>) -> Self {
+        self.fencer = Some(fencer);
         self
     }
 
@@ -269,6 +277,7 @@ impl NodeBuilder {
                 max_recoveries: self.max_recoveries,
                 can_reset: self.watchdog.is_some(),
                 standby: node_state.standby.clone(),
+                fences: self.fencer.iter().flat_map(|fencer| fencer.nodes()).collect(),
             },
             now,
             tape,
@@ -290,6 +299,7 @@ impl NodeBuilder {
         let mut run = Run::new(engine, self.clock, inputs, network, events.clone(), ended);
         run.remember_with(memory, state, node_state);
         run.guard_with(self.watchdog);
+        run.fencer = self.fencer;
         run.gauge = self.gauge;
         run.recording = recording;
         for complaint in complaints {

@@ -20,5 +20,5 @@ mod work;
 pub use builder::{Clock, Gauge, NodeBuilder, StartError, boot_time};
 pub use flight::FlightFiles;
 pub use node::{Ended, Gone, Node};
-pub use plugin::{Channel, Context, Failed, Found, Guarded, KillHandle, Probe, Resource, Verdict, Watchdog};
+pub use plugin::{Channel, Context, Failed, Fencer, Found, Guarded, KillHandle, Probe, Resource, Verdict, Watchdog};
 pub use reload::{Member, Reload, ReloadReport};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::name::{ChannelName, Epoch, HierarchyName, NodeName, ResourceName, Utility};
+use crate::record::FencingNews;
 
 /// Who asks for an operation, and within what.
 #[derive(Clone, Debug)]
@@ -172,6 +173,18 @@ pub trait Watchdog: Send + Sync + 'static {
 
     /// The agent ends and leaves everything as it is (`hand over` to its next life), or, with nothing running, disarms.
     async fn disarm(&self) -> Result<(), Failed>;
+}
+
+/// What can switch other nodes off.
+#[async_trait]
+pub trait Fencer: Send + Sync + 'static {
+    /// The nodes that it may switch off without anybody's order: where this node waits for the lease of one that is silent, or where one could
+    /// not stop something that others are to serve.
+    fn nodes(&self) -> Vec<NodeName>;
+
+    /// Switches a node off, makes sure that it is, and tells each thing as it comes: that it begins, then whether it was proven. One that was proven to
+    /// be off may be switched on again [`PROOF_COUNTS_FOR`](crate::engine::PROOF_COUNTS_FOR) later, not sooner.
+    async fn fence(&self, node: &NodeName, why: &str, tell: &(dyn Fn(FencingNews) + Send + Sync));
 }
 
 /// What runs under one lease.

@@ -14,13 +14,13 @@ use super::guard::{After, FEED_EVERY, Guard};
 use super::memory::{NodeState, RunMemory, StateDirectory};
 use super::network::Network;
 use super::node::{Ended, Request};
-use super::plugin::{Guarded, Probe, Resource, Watchdog};
+use super::plugin::{Fencer, Guarded, Probe, Resource, Watchdog};
 use super::reload::Member;
 use super::senses::{self, RunningHere};
 use super::work::{Order, Work};
 use crate::claim::Claim;
 use crate::engine::{Call, CommandId, Effect, Input, Joining, Lasting, Refused, Reply};
-use crate::name::{Epoch, HierarchyName, ResourceName};
+use crate::name::{Epoch, HierarchyName, NodeName, ResourceName};
 use crate::record::flight::Flight;
 use crate::record::{Event, Happened, Timelines};
 use crate::recovery::{Operation, Outcome, Pressure};
@@ -69,6 +69,7 @@ pub(super) struct Run {
     ended: watch::Sender<Ended>,
     refused_told: u64,
     pub(super) gauge: Option<Gauge>,
+    pub(super) fencer: Option<Arc<dyn Fencer>>,
     pressure: Pressure,
     /// Hierarchies to be joined again with another definition once the present one is out of service here.
     pub(super) replacing: BTreeMap<HierarchyName, Option<Member>>,
@@ -107,6 +108,7 @@ impl Run {
             ended,
             refused_told: 0,
             gauge: None,
+            fencer: None,
             pressure: Pressure::Calm,
             replacing: BTreeMap::new(),
         }
@@ -428,6 +430,7 @@ impl Run {
                 self.write_node_state();
             }
             Effect::Reset { why } => self.reset(why),
+            Effect::Fence { node, why } => self.fence(node, why),
             Effect::Tell(event) => self.tell(event),
             Effect::Answer { id, result } => {
                 if let Some(answer) = self.answers.remove(&id) {
@@ -476,6 +479,15 @@ impl Run {
             }
             None => self.complain("reset", &format!("the node should be reset and cannot be: no watchdog ({why})")),
         }
+    }
+
+    fn fence(&self, node: NodeName, why: String) {
+        let Some(fencer) = self.fencer.clone() else { return };
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let tell = |news| drop(inputs.send(Input::Fencing { node: node.clone(), news }));
+            fencer.fence(&node, &why, &tell).await;
+        });
     }
 
     fn tell(&mut self, event: Event) {

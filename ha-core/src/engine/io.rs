@@ -260,6 +260,13 @@ pub enum Effect {
         /// Why.
         why: String,
     },
+    /// Switch another node off, prove that it is off, and tell what comes of it ([`Input::Fencing`]).
+    Fence {
+        /// Which.
+        node: NodeName,
+        /// Why.
+        why: String,
+    },
     /// Tell what happened.
     Tell(Event),
     /// Answer a command.
@@ -295,6 +302,7 @@ impl Effect {
             | Effect::RememberTenure { of: TenureOf::Lease(_), .. }
             | Effect::RememberStandby(_)
             | Effect::Reset { .. }
+            | Effect::Fence { .. }
             | Effect::Answer { .. }
             | Effect::Reincarnate(_)
             | Effect::Drained => None,
@@ -345,6 +353,7 @@ impl fmt::Display for Effect {
             Effect::RememberStandby(Some(why)) => write!(f, "remember standby: {why}"),
             Effect::RememberStandby(None) => f.write_str("remember not to be in standby"),
             Effect::Reset { why } => write!(f, "reset the node: {why}"),
+            Effect::Fence { node, why } => write!(f, "fence {node}: {why}"),
             Effect::Tell(event) => write!(f, "tell: {event}"),
             Effect::Answer { id, .. } => write!(f, "answer command {}", id.0),
             Effect::Reincarnate(incarnation) => write!(f, "seal as incarnation {incarnation}"),

@@ -168,8 +168,7 @@ impl Engine {
             PeerState::Alive | PeerState::Late => Hearing::InContact,
             PeerState::Unknown if self.contact.settled() => Hearing::Lost,
             PeerState::Unknown => Hearing::Awaited,
-            PeerState::Lost { .. } if self.is_fenced(peer) => Hearing::Fenced,
-            PeerState::Lost { .. } => Hearing::Lost,
+            PeerState::Lost { .. } => self.fenced(peer).map_or(Hearing::Lost, |begun| Hearing::Fenced { begun }),
             PeerState::Left => Hearing::Left,
         };
         Other {
@@ -247,6 +246,7 @@ impl Engine {
             self.remember(name);
         }
         self.tell_of(peer, name, &announced);
+        self.mind_stuck(peer, name);
         if announced.phase == AnnouncedPhase::Waiting {
             self.look_who_holds(name);
         }

@@ -66,6 +66,9 @@ pub struct EngineConfig {
     pub can_reset: bool,
     /// The node was in standby before: why.
     pub standby: Option<String>,
+    /// Nodes that this one has fenced by itself ([`Effect::Fence`]) where it waits for the lease of one that is silent, or where one could not stop
+    /// something. None where that is an operator's.
+    pub fences: BTreeSet<NodeName>,
 }
 
 /// A hierarchy as it joins the engine.
@@ -94,6 +97,7 @@ enum TimerKey {
     LeaseEnd(String),
     Request(u64),
     FencedUntil(NodeName),
+    Stuck(NodeName, HierarchyName),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -146,6 +150,8 @@ pub struct Engine {
     troubles: BTreeMap<String, String>,
     /// Nodes that were proven to be off, each with when its fencing began.
     fenced: BTreeMap<NodeName, Time>,
+    /// Those that this one had fenced by itself, and when.
+    fencing_ordered: BTreeMap<NodeName, Time>,
     standby: Option<String>,
     pressure: Pressure,
     draining: bool,
@@ -179,6 +185,7 @@ impl Engine {
             groups: BTreeMap::new(),
             troubles: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            fencing_ordered: BTreeMap::new(),
             standby,
             pressure: Pressure::Calm,
             draining: false,
@@ -343,6 +350,9 @@ impl Engine {
                     Ok(held) if over(&held) => Err(Refusal::Unreachable(leases::TOO_LATE.to_owned())),
                     answer => answer,
                 };
+                if let Err(refusal) = &answer {
+                    self.refused(&hierarchy, refusal);
+                }
                 self.with_life(&hierarchy, |life, around, now, out| life.claimed(op, answer, around, now, out));
                 self.begin_tenure(&hierarchy);
                 self.dirty.insert(hierarchy);
@@ -433,6 +443,7 @@ impl Engine {
             TimerKey::LeaseEnd(lease) => self.lease_ends(&lease),
             TimerKey::Request(request) => self.request_failed(request, "no answer in time"),
             TimerKey::FencedUntil(node) => self.forget_fencing(&node),
+            TimerKey::Stuck(peer, name) => self.stuck_for_long(&peer, &name),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::claim::{Belief, Beliefs};
 use crate::contact::{AnnouncedPhase, Announcement, Directive};
 use crate::hierarchy::{Fingerprint, Hierarchy, Rank};
 use crate::name::{NodeName, Utility};
+use crate::time::Time;
 
 /// What a node concludes about itself for one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +118,10 @@ pub enum Hearing {
     /// Said goodbye.
     Left,
     /// Silent, and proven to have been switched off since it was last heard.
-    Fenced,
+    Fenced {
+        /// When the fencing began.
+        begun: Time,
+    },
 }
 
 /// What this node knows of another one.
@@ -214,7 +218,7 @@ pub fn standing(view: &View<'_>) -> Judgement {
         match (other.hearing, ineligible(view, other)) {
             (Hearing::Lost, _) => facts.add(format!("{name} ranks higher, but contact with it is lost")),
             (Hearing::Left, _) => facts.add(format!("{name} ranks higher, but it said goodbye")),
-            (Hearing::Fenced, _) => {
+            (Hearing::Fenced { .. }, _) => {
                 facts.add(format!("{name} ranks higher, but it was fenced and is proven to be off"))
             }
             (Hearing::Awaited, _) => {
@@ -237,7 +241,8 @@ pub fn beliefs(view: &View<'_>) -> Beliefs {
     let believe = |o: &Other<'_>| match (o.hearing, o.announced) {
         (Hearing::InContact, Some(a)) if a.phase.holds_claim() || a.phase == AnnouncedPhase::Claiming => Belief::Heard,
         (Hearing::InContact, None) if !o.synced => Belief::Heard,
-        (Hearing::Left | Hearing::Fenced, _) => Belief::Gone,
+        (Hearing::Left, _) => Belief::Gone,
+        (Hearing::Fenced { begun }, _) => Belief::Fenced { begun },
         // One in contact that says that it does not serve may have won the claim since, with its word still on the way:
         // the claim itself finds out whether it defends it.
         (Hearing::InContact | Hearing::Lost | Hearing::Awaited, _) => Belief::Lost,

@@ -76,6 +76,7 @@ impl World {
             max_recoveries: self.setup.max_recoveries,
             can_reset: self.setup.watchdog != WatchdogSetup::None,
             standby: node.memory.standby.clone(),
+            fences: self.setup.fencing.of(&me, &names),
         };
         let keys = KeyRing::generate(KeyId(1), [9; 32]);
         let seed = self.nodes[n].draws.number();
@@ -298,6 +299,7 @@ impl World {
                     self.reset(n);
                 }
             }
+            Effect::Fence { node, why } => self.fence(n, &node, &why),
             Effect::Tell(event) => self.told(n, &event),
             Effect::Answer { id, result } => {
                 let text = match result {

@@ -14,6 +14,7 @@ mod clock;
 mod disk;
 mod draws;
 mod exclusion;
+mod fencing;
 mod liveness;
 mod lun;
 pub mod model;
@@ -41,5 +42,7 @@ pub use draws::Draws;
 pub use liveness::{Line, Service};
 pub use network::Weather;
 pub use observer::{Invariant, Violation};
-pub use setup::{AreaSetup, ClaimSetup, HierarchySetup, NodeSetup, ReservationSetup, Setup, WatchdogSetup};
+pub use setup::{
+    AreaSetup, ClaimSetup, FencingSetup, HierarchySetup, NodeSetup, ReservationSetup, Setup, WatchdogSetup,
+};
 pub use world::{Stats, World};

@@ -30,6 +30,8 @@ pub(super) struct Node {
     /// Counts boots and losses of power, so that what was meant for an earlier one is known.
     pub(super) boot: u64,
     pub(super) on: bool,
+    /// Fenced: it does not boot before.
+    pub(super) off_until: Moment,
     /// Counts how often it was reset by itself, or its watchdog.
     pub(super) resets: u64,
     pub(super) frozen: bool,

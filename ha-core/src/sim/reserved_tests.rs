@@ -51,6 +51,7 @@ fn running_with(target: &Target, areas: Vec<AreaSetup>) -> World {
         timing: Timing::default(),
         areas,
         watchdog: WatchdogSetup::None,
+        fencing: FencingSetup::Nobody,
         max_recoveries: 8,
     };
     let mut world = World::new(Arc::new(setup), 1);

@@ -1,5 +1,6 @@
 //! What a simulation begins with: nodes, hierarchies, storage, timing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Setup {
     pub areas: Vec<AreaSetup>,
     /// What ends a node, or what runs on it, when its agent cannot.
     pub watchdog: WatchdogSetup,
+    /// Who has nodes fenced.
+    pub fencing: FencingSetup,
     /// As [`EngineConfig::max_recoveries`](crate::engine::EngineConfig::max_recoveries).
     pub max_recoveries: usize,
 }
@@ -129,6 +132,24 @@ pub enum WatchdogSetup {
     Warden,
     /// Nothing. Leases are then safe only as long as every agent works.
     None,
+}
+
+/// Who has nodes fenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FencingSetup {
+    /// Nobody: there are no devices for it, or they are an operator's.
+    Nobody,
+    /// The other nodes, by devices that mostly do what they are told.
+    Nodes,
+}
+
+impl FencingSetup {
+    pub(super) fn of(self, me: &NodeName, nodes: &[NodeName]) -> BTreeSet<NodeName> {
+        match self {
+            FencingSetup::Nobody => BTreeSet::new(),
+            FencingSetup::Nodes => nodes.iter().filter(|node| *node != me).cloned().collect(),
+        }
+    }
 }
 
 /// Base of every bound on how soon a cluster must have recovered.

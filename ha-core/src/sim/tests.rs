@@ -57,6 +57,7 @@ fn setup(hierarchies: usize) -> Setup {
         timing: Timing::default(),
         areas: vec![AreaSetup::new("main", nodes, 16.max(hierarchies as u32), timing).unwrap()],
         watchdog: WatchdogSetup::Warden,
+        fencing: FencingSetup::Nobody,
         max_recoveries: 8,
     }
 }

@@ -57,6 +57,7 @@ pub(super) enum What {
         node: usize,
         boot: u64,
     },
+    Fenced(super::fencing::Order),
     DiskBlock {
         node: usize,
         boot: u64,
@@ -136,6 +137,7 @@ impl World {
             clock: NodeClock::new(Moment::BEGIN, node.clock_ppm),
             boot: 0,
             on: false,
+            off_until: Moment::default(),
             resets: 0,
             frozen: false,
             agent: None,
@@ -361,6 +363,7 @@ impl World {
                     self.power_on(node);
                 }
             }
+            What::Fenced(order) => self.fenced(order),
             What::DiskBlock { node, boot, area, offset, bytes } => {
                 // What was on its way when the power was lost has left the node, or has not.
                 let gone = !self.nodes[node].on || self.nodes[node].boot != boot;
@@ -457,6 +460,9 @@ impl World {
         if self.nodes[n].on {
             return;
         }
+        if self.now < self.nodes[n].off_until {
+            return self.boots_later(n, Duration::ZERO);
+        }
         let ppm = self.setup.nodes[n].clock_ppm;
         let node = &mut self.nodes[n];
         node.on = true;
@@ -499,8 +505,7 @@ impl World {
         self.disturbed_at = self.now;
         self.observer.disturbed();
         self.power_off(n);
-        let boot = self.nodes[n].boot;
-        self.put(self.now + self.boots_in, What::Boots { node: n, boot });
+        self.boots_later(n, self.boots_in);
     }
 
     pub(super) fn kill_agent(&mut self, n: usize) {

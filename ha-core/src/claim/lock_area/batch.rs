@@ -494,11 +494,14 @@ impl Machine {
             let beliefs = work.attempt.beliefs().cloned();
             let standing = |o: &super::layout::Ownership| {
                 let owner = o.owner.and_then(|(slot, _)| self.header.nodes.get(usize::from(slot)));
-                let heard = beliefs.as_ref().zip(owner).and_then(|(b, n)| b.get(n)) == Some(&Belief::Heard);
-                if heard {
-                    return Standing::Alive { retry_at: None, why: "this node is in contact with it".into() };
-                }
-                self.watch.standing(&self.header, o)
+                let fenced = match beliefs.as_ref().zip(owner).and_then(|(b, n)| b.get(n)) {
+                    Some(Belief::Heard) => {
+                        return Standing::Alive { retry_at: None, why: "this node is in contact with it".into() };
+                    }
+                    Some(Belief::Fenced { begun }) => Some(*begun),
+                    _ => None,
+                };
+                self.watch.standing(&self.header, o, fenced)
             };
             work.running = true;
             match work.attempt.plan(standing) {

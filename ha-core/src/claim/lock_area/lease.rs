@@ -126,14 +126,21 @@ impl Watch {
         }
     }
 
-    /// Whether the owner named in a decision can still rely on its lease, as far as reads issued so far can tell.
-    pub(super) fn standing(&self, header: &Header, ownership: &Ownership) -> Standing {
+    /// Whether the owner named in a decision can still rely on its lease, as far as reads issued so far can tell. `fenced` is when its fencing began,
+    /// if its machine is proven to have been off since.
+    pub(super) fn standing(&self, header: &Header, ownership: &Ownership, fenced: Option<Time>) -> Standing {
         let Some((owner, boot)) = ownership.owner else { return Standing::Expired };
         let Some(Seen { shows, since, checked: Some(checked), went_on, .. }) = self.seen.get(usize::from(owner)) else {
             return Standing::Alive { retry_at: None, why: "its slot was not read yet".into() };
         };
         match shows {
             Shows::Life(shown, _, _, state) if *went_on && (*shown != boot || *state == SlotState::Left) => {
+                return Standing::Expired;
+            }
+            // A boot that was seen before the fencing began did not outlive it. What changed since is left to time: the proof may be of another machine.
+            Shows::Life(shown, ..)
+                if *shown == boot && fenced.is_some_and(|begun| *since < begun && begun < *checked) =>
+            {
                 return Standing::Expired;
             }
             _ => {}
@@ -458,10 +465,15 @@ mod tests {
 
     /// What a watch saw that read these two copies one after the other, and last when the first had stood still for long enough.
     fn standing_after(reads: [[u64; 2]; 2]) -> Standing {
+        let end = fast_header(2, 1).timing.since_to_expiry(Time::ZERO);
+        standing(reads.into_iter().zip([Time::ZERO, end]), BootId([1; 16]), None)
+    }
+
+    /// What a watch says of an owner of that boot, that read these copies at those times.
+    fn standing(reads: impl Iterator<Item = ([u64; 2], Time)>, boot: BootId, fenced: Option<Time>) -> Standing {
         let header = fast_header(2, 1);
-        let end = header.timing.since_to_expiry(Time::ZERO);
         let mut watch = Watch::new(2);
-        for (copies, at) in reads.into_iter().zip([Time::ZERO, end]) {
+        for (copies, at) in reads {
             let mut bytes = vec![0; header.slots_len()];
             for (copy, seq) in Copy2::BOTH.into_iter().zip(copies) {
                 let begin = (header.slot_at(0, copy) - header.slots_at()) as usize;
@@ -470,8 +482,8 @@ mod tests {
             }
             watch.read(at, at, &decode_slots(&header, &bytes));
         }
-        let owner = Ownership { epoch: 1, owner: Some((0, BootId([1; 16]))), failures: Failures::default() };
-        watch.standing(&header, &owner)
+        let owner = Ownership { epoch: 1, owner: Some((0, boot)), failures: Failures::default() };
+        watch.standing(&header, &owner, fenced)
     }
 
     #[test]
@@ -484,5 +496,25 @@ mod tests {
     #[test]
     fn a_late_write_that_hides_a_renewal_is_no_standstill() {
         assert!(matches!(standing_after([[9, 8], [9, 3]]), Standing::Alive { .. }));
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::ZERO + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_fenced_owner_is_not_waited_for() {
+        let fenced =
+            |reads: [([u64; 2], Time); 2], boot, begun| standing(reads.into_iter(), BootId([boot; 16]), Some(begun));
+        let still = [([9, 8], at(0)), ([9, 8], at(30))];
+        assert_eq!(fenced(still, 1, at(20)), Standing::Expired);
+        let alive = |standing| matches!(standing, Standing::Alive { .. });
+        assert!(alive(fenced(still, 1, at(0))), "it was seen first when the fencing had begun: it may be a later boot");
+        assert!(alive(fenced(still, 1, at(40))), "nothing was read since");
+        assert!(alive(fenced(still, 2, at(20))), "another boot has it than the one that was seen");
+        assert!(
+            alive(fenced([([9, 8], at(0)), ([9, 10], at(30))], 1, at(20))),
+            "it beat, and may be another machine than the one fenced"
+        );
     }
 }

@@ -129,7 +129,11 @@ impl Take {
     fn somebody_may_live(&self, common: &Common) -> bool {
         let mine = common.keyring.node(common.me);
         self.request.is_some()
-            && common.keyring.nodes().iter().any(|node| Some(node) != mine && self.belief(node) != Belief::Gone)
+            && common
+                .keyring
+                .nodes()
+                .iter()
+                .any(|node| Some(node) != mine && !matches!(self.belief(node), Belief::Gone | Belief::Fenced { .. }))
     }
 }
 
@@ -308,10 +312,12 @@ impl Lane {
         let belief = known.and_then(|known| common.keyring.node(known.node)).map(|node| take.belief(node));
         match belief {
             // Long enough ago that it may have come back meanwhile.
-            Some(Belief::Gone) if take.request.is_some() && take.begun + common.timing.defend_interval() < now => {
+            Some(Belief::Gone | Belief::Fenced { .. })
+                if take.request.is_some() && take.begun + common.timing.defend_interval() < now =>
+            {
                 self.challenge(take, key, holder, path, common, now)
             }
-            Some(Belief::Gone) => self.preempt_from(take, key, holder, path, common),
+            Some(Belief::Gone | Belief::Fenced { .. }) => self.preempt_from(take, key, holder, path, common),
             Some(Belief::Lost) => self.challenge(take, key, holder, path, common, now),
             Some(Belief::Heard) => refuse(take, held_by(holder, common, "it is in contact")),
             None => Step::Again,

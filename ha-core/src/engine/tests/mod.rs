@@ -155,6 +155,10 @@ struct Cluster {
     max_recoveries: usize,
     /// Whoever believes that a holder is gone takes its claim at once, as with reservations.
     revocable: bool,
+    /// Nodes that others have fenced by themselves.
+    fences: BTreeSet<NodeName>,
+    /// Who had whom fenced, and why.
+    fencings: Vec<(NodeName, NodeName, String)>,
     /// The claims live on a shared lease of this name.
     lease: Option<String>,
     starts_at_once: usize,
@@ -190,6 +194,8 @@ impl Cluster {
             random: 0x9e37_79b9_7f4a_7c15,
             max_recoveries: 64,
             revocable: false,
+            fences: BTreeSet::new(),
+            fencings: Vec::new(),
             lease: None,
             starts_at_once: 0,
             started_order: Vec::new(),
@@ -247,6 +253,7 @@ impl Cluster {
             max_recoveries: self.max_recoveries,
             can_reset: machine.can_reset,
             standby: machine.standby.clone(),
+            fences: self.fences.clone(),
         };
         let limits = Limits { segment_bytes: 16 << 10 };
         let mut engine = Flight::new(config, self.now, Some((Box::new(machine.tape.clone()), limits))).unwrap();
@@ -502,7 +509,10 @@ impl Cluster {
                     truth.holder = None;
                 }
                 let taken = match (&truth.holder, &truth.heir) {
-                    (Some((holder, _)), _) if self.revocable && request.beliefs.get(holder) == Some(&Belief::Gone) => {
+                    (Some((holder, _)), _)
+                        if self.revocable
+                            && matches!(request.beliefs.get(holder), Some(Belief::Gone | Belief::Fenced { .. })) =>
+                    {
                         None
                     }
                     (Some((holder, _)), _) if holder != me => Some(holder.clone()),
@@ -663,6 +673,10 @@ impl Cluster {
             }
             Effect::Reset { why } => {
                 machine.resets.push(why);
+                return;
+            }
+            Effect::Fence { node, why } => {
+                self.fencings.push((me.clone(), node, why));
                 return;
             }
             Effect::Tell(event) => {

@@ -80,6 +80,7 @@ fn config() -> EngineConfig {
         max_recoveries: 4,
         can_reset: false,
         standby: None,
+        fences: std::collections::BTreeSet::new(),
     }
 }
 

@@ -14,7 +14,9 @@ use crate::contact::Timing;
 use crate::hierarchy::{Failback, Hierarchy, Limit, Monitor, OnStopFailure, Policy, Rank, ResourceBuilder, Timeouts};
 use crate::name::{ChannelName, ClusterName, GroupName, NodeName};
 use crate::sim::scsi::{First, Store, Target};
-use crate::sim::{AreaSetup, ClaimSetup, Draws, HierarchySetup, NodeSetup, ReservationSetup, Setup, WatchdogSetup};
+use crate::sim::{
+    AreaSetup, ClaimSetup, Draws, FencingSetup, HierarchySetup, NodeSetup, ReservationSetup, Setup, WatchdogSetup,
+};
 
 const NAMES: [&str; 8] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
 
@@ -62,6 +64,7 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
         Timing { startup_grace: ms(5_000), ..Timing::default() }
     };
     // From branches of their own, so that they disturb nothing else.
+    let fencing = [FencingSetup::Nobody, FencingSetup::Nodes][draws.branch("fencing").below(2) as usize];
     let mut groups = draws.branch("groups");
     let grouped = [0, 500][groups.below(2) as usize];
     let mut reserved = draws.branch("reservations");
@@ -83,7 +86,7 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
     #[expect(clippy::expect_used, reason = "the name is a valid one")]
     let cluster = ClusterName::new("campaign").expect("a valid name");
     let max_recoveries = draws.between(1, 8) as usize;
-    Setup { cluster, nodes, hierarchies, channels, timing: heartbeats, areas, watchdog, max_recoveries }
+    Setup { cluster, nodes, hierarchies, channels, timing: heartbeats, areas, watchdog, fencing, max_recoveries }
 }
 
 /// One to three disks of one of six kinds, as they are found.
@@ -159,8 +162,14 @@ fn spread(policy: Policy, group: Option<GroupName>) -> Policy {
 pub(super) fn describe(setup: &Setup) -> String {
     let mut text = String::new();
     let nodes: Vec<String> = setup.nodes.iter().map(|n| format!("{} ({:+} ppm)", n.name, n.clock_ppm)).collect();
-    let _ =
-        writeln!(text, "nodes: {}; {} networks; watchdog {:?}", nodes.join(", "), setup.channels.len(), setup.watchdog);
+    let _ = writeln!(
+        text,
+        "nodes: {}; {} networks; watchdog {:?}; fencing by {:?}",
+        nodes.join(", "),
+        setup.channels.len(),
+        setup.watchdog,
+        setup.fencing
+    );
     for area in &setup.areas {
         let _ = writeln!(text, "lock area {}: {}", area.name, area.header.timing);
     }

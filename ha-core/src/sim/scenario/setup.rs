@@ -18,7 +18,7 @@ use crate::hierarchy::{
 };
 use crate::name::{ChannelName, ClusterName, GroupName, HierarchyName, InvalidName, NodeName, ResourceName};
 use crate::sim::action::Action;
-use crate::sim::setup::{AreaSetup, ClaimSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup};
+use crate::sim::setup::{AreaSetup, ClaimSetup, FencingSetup, HierarchySetup, NodeSetup, Setup, WatchdogSetup};
 
 /// The words that a line about the cluster begins with.
 const SETUP: &[&str] = &[
@@ -28,6 +28,7 @@ const SETUP: &[&str] = &[
     "heartbeat",
     "lock_area",
     "watchdog",
+    "fencing",
     "max_recoveries",
     "hierarchy",
     "policy",
@@ -42,6 +43,7 @@ struct Draft {
     timing: Timing,
     lease: LeaseTiming,
     watchdog: Option<WatchdogSetup>,
+    fencing: FencingSetup,
     max_recoveries: usize,
     hierarchies: Vec<Described>,
     begin: Begin,
@@ -75,6 +77,7 @@ impl Scenario {
             timing: Timing::default(),
             lease: LeaseTiming::default(),
             watchdog: None,
+            fencing: FencingSetup::Nobody,
             max_recoveries: 8,
             hierarchies: Vec::new(),
             begin: Begin::default(),
@@ -175,6 +178,10 @@ impl Draft {
             "heartbeat" => self.heartbeat(&mut line)?,
             "lock_area" => self.lock_area(&mut line)?,
             "watchdog" => self.watchdog = Some(watchdog(&mut line)?),
+            "fencing" => {
+                line.words(&["by", "nodes"])?;
+                self.fencing = FencingSetup::Nodes;
+            }
             "max_recoveries" => {
                 self.max_recoveries = line.read("a number from 1 on", |word| word.parse().ok().filter(|n| *n > 0))?;
             }
@@ -292,6 +299,7 @@ impl Draft {
             timing: self.timing,
             areas: vec![area],
             watchdog: self.watchdog.unwrap_or(device),
+            fencing: self.fencing,
             max_recoveries: self.max_recoveries,
         })
     }

@@ -172,6 +172,7 @@ impl World {
             max_recoveries: 1,
             can_reset: self.can_reset,
             standby: local.standby.clone(),
+            fences: std::collections::BTreeSet::new(),
         };
         let mut engine = Engine::new(config, NOW).map_err(|e| e.to_string())?;
         let joining = Joining {
@@ -331,6 +332,7 @@ impl World {
                     emitted.push(Emitted::InService);
                 }
             }
+            Effect::Fence { node, why } => return Err(format!("{me} fences {node}, which nobody allows it: {why}")),
             Effect::Send(_)
             | Effect::RememberTenure { .. }
             | Effect::Watch { .. }
