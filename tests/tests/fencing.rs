@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use ha_resources::fence::agents::{DeviceSpec, FenceDevice, Findings, PowerState, Proof, fence, switch_on};
-use ha_tests::cluster::{served, write};
-use ha_tests::{Cluster, Lab, Result, Trouble, eventually};
+use ha_tests::cluster::{Lease, served, write};
+use ha_tests::{Client, Cluster, Lab, Result, Spare, Trouble, eventually};
 
 /// An error that says so, loudly, if the real agents are not here.
 fn need_agents() -> Result<()> {
@@ -198,8 +198,12 @@ fn serve_switch(cluster: &Cluster, end: &AtomicBool) -> Result<()> {
 
 /// Alpha serves "web", beta is next; every node of the laboratory can be fenced by these levels (`{node}` is the node).
 fn with_fencing(levels: &str, what: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    with_fencing_by("Operator", Lease::Short, levels, what)
+}
+
+fn with_fencing_by(whom: &str, lease: Lease, levels: &str, what: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     let nodes = ["alpha", "beta"];
-    let cluster = Cluster::new(Lab::with_nodes(&nodes), 1, &[("web", served("web", &nodes)?)])?;
+    let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 1, &[("web", served("web", &nodes)?)], lease)?;
     for node in cluster.lab().nodes() {
         let etc = node.dir().join("etc");
         fs::create_dir(etc.join("switch"))?;
@@ -212,7 +216,11 @@ fn with_fencing(levels: &str, what: impl FnOnce(&Cluster) -> Result<()>) -> Resu
             let fencing = levels.replace("{node}", name).replace("fence_lab", "/run/lab/etc/fence_lab");
             text = text.replace(&address, &format!("{address}, fencing: {fencing}"));
         }
-        write(node, "agent.ron", &text.replace("keys:", "fencing_check_every: \"1s\",\n    keys:"))?;
+        write(
+            node,
+            "agent.ron",
+            &text.replace("keys:", &format!("fencing_by: {whom},\n    fencing_check_every: \"1s\",\n    keys:")),
+        )?;
     }
     cluster.start()?;
     cluster.until_placed("web", "alpha");
@@ -342,4 +350,32 @@ fn what_is_not_proven_is_never_a_success() -> Result<()> {
         });
         cluster.lab().witness().check().map(drop)
     })
+}
+
+/// A lease of ten minutes is not waited for: the holder is fenced by the node that needs it to be, and switched on again.
+#[test]
+fn a_holder_that_hangs_is_fenced_by_the_node_that_waits_for_its_lease() -> Result<()> {
+    let levels = r#"[[(agent: "fence_lab", params: {"plug": "{node}"}, timeout: "20s")]]"#;
+    with_fencing_by("Nodes", Lease::Long, levels, |cluster| {
+        let client = cluster.client()?;
+        eventually("the client is served by alpha", || served_by(&client, "alpha"));
+        client.forget();
+        cluster.node("alpha").hang(Spare::Nothing)?;
+        cluster.until_placed("web", "beta");
+        eventually("the client is served by beta", || served_by(&client, "beta"));
+        eprintln!("fenced by a node: longest outage {:?}", client.longest_outage().map(|outage| outage.length()));
+        let begun = "fencing alpha, by ha@beta: it is silent, and web waits for the end of its lease";
+        let proven = "alpha is fenced, proven to be off: level 1: fence_lab (plug alpha) says off";
+        has_events(cluster, "beta", &[begun, proven, "claim held", "alpha was switched on again"]);
+        cluster.until_heard("beta", "alpha", "alive");
+        cluster.until_served_for("web", 1_000)?;
+        let verdict = cluster.lab().witness().check()?;
+        assert_eq!(verdict.nodes_of("web"), ["alpha", "beta"]);
+        Ok(())
+    })
+}
+
+fn served_by(client: &Client, node: &str) -> std::result::Result<(), Option<(String, u64)>> {
+    let served = client.served_by();
+    if served.as_ref().is_some_and(|(by, _)| by == node) { Ok(()) } else { Err(served) }
 }

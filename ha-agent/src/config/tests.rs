@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, FlightSettings, OnKernelFault, WardenAct, WatchdogSettings, agent, read};
+use super::{Config, FencingBy, FlightSettings, OnKernelFault, WardenAct, WatchdogSettings, agent, read};
 use ha_core::hierarchy::Source;
 
 const GOOD: &str = r#"(
@@ -129,7 +129,8 @@ fn fencing_is_read_for_each_node_and_is_no_part_of_what_nodes_must_agree_on() {
     let device = r#"(agent: "fence_ipmilan", params: {"ip": "10.9.0.2"}, secrets: {"password": "/etc/ha/beta"})"#;
     let text = GOOD
         .replace("\"10.2.0.2:7946\"])", &format!("\"10.2.0.2:7946\"], fencing: [[{device}], [{device}, {device}]])"));
-    let with = config(&text.replace("keys:", "fencing_check_every: \"1h\", keys:"));
+    let with = config(&text.replace("keys:", "fencing_check_every: \"1h\", fencing_by: Nodes, keys:"));
+    assert_eq!((with.fencing_by, config(&text).fencing_by), (FencingBy::Nodes, FencingBy::Operator));
     let levels: Vec<(&str, Vec<usize>)> =
         with.fencing.iter().map(|(node, levels)| (node.as_str(), levels.iter().map(Vec::len).collect())).collect();
     assert_eq!(levels, [("beta", vec![1, 2])]);
@@ -141,6 +142,10 @@ fn fencing_is_read_for_each_node_and_is_no_part_of_what_nodes_must_agree_on() {
     assert!(found.iter().any(|m| m.contains("device has no field `params_`")), "{found:#?}");
     let found = mistakes(&GOOD.replace("keys:", "fencing_check_every: \"0s\", keys:"));
     assert!(found.iter().any(|m| m.contains("fencing_check_every is 0")), "{found:#?}");
+    for (by, words) in [("Nodes", "nobody could be fenced"), ("Node", "expected one of Operator, Nodes")] {
+        let found = mistakes(&GOOD.replace("keys:", &format!("fencing_by: {by}, keys:")));
+        assert!(found.iter().any(|m| m.contains(words)), "{by}: {found:#?}");
+    }
 }
 
 #[test]

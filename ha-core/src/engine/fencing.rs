@@ -28,6 +28,8 @@ use crate::time::Time;
 pub const PROOF_COUNTS_FOR: Duration = Duration::from_secs(2);
 /// A node is not fenced by this one again before: a device that proves nothing now will prove nothing in a moment either.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// An agent that is only restarted is back by then, and adopts what runs.
+const SILENT_FOR: Duration = Duration::from_secs(3);
 /// A lease that ends so soon is waited for.
 const WORTH_IT: Duration = Duration::from_secs(1);
 /// A node that could not stop something gets so long to help itself, by a later stop or by its watchdog.
@@ -65,12 +67,20 @@ impl Engine {
     /// A claim was refused: where only the lease of a silent node is waited for, that node may be fenced.
     pub(super) fn refused(&mut self, name: &HierarchyName, refusal: &Refusal) {
         let Refusal::Held { holder, retry_at: Some(at), .. } = refusal else { return };
+        let Some(heard) = self.contact.peer(holder).filter(|_| self.config.fences.contains(holder)) else { return };
+        let due = heard.last_heard().map_or(self.now, |heard| heard + SILENT_FOR).max(self.now);
+        if due + WORTH_IT < *at {
+            self.timers.set(TimerKey::Silent(holder.clone(), name.clone()), due);
+        }
+    }
+
+    /// A holder has been silent for long: if its lease is waited for still, it is fenced.
+    pub(super) fn silent_for_long(&mut self, holder: &NodeName, name: &HierarchyName) {
         let Some(entry) = self.entries.get(name) else { return };
+        let waits = entry.judgement.standing == Standing::Candidate && !entry.life.holds();
         let lost = |peer: &Peer| matches!(peer.state(), PeerState::Lost { .. }) && self.fenced(peer).is_none();
-        let waits = entry.judgement.standing == Standing::Candidate && self.now + WORTH_IT < *at;
         if waits && self.contact.peer(holder).is_some_and(lost) {
-            let why = format!("it is silent, and {name} waits for the end of its lease");
-            self.have_fenced(&holder.clone(), why);
+            self.have_fenced(holder, format!("it is silent, and {name} waits for the end of its lease"));
         }
     }
 

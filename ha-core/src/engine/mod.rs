@@ -97,6 +97,7 @@ enum TimerKey {
     LeaseEnd(String),
     Request(u64),
     FencedUntil(NodeName),
+    Silent(NodeName, HierarchyName),
     Stuck(NodeName, HierarchyName),
 }
 
@@ -443,6 +444,7 @@ impl Engine {
             TimerKey::LeaseEnd(lease) => self.lease_ends(&lease),
             TimerKey::Request(request) => self.request_failed(request, "no answer in time"),
             TimerKey::FencedUntil(node) => self.forget_fencing(&node),
+            TimerKey::Silent(holder, name) => self.silent_for_long(&holder, &name),
             TimerKey::Stuck(peer, name) => self.stuck_for_long(&peer, &name),
         }
     }

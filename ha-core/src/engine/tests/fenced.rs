@@ -157,6 +157,17 @@ fn a_silent_holder_is_fenced_by_the_node_that_waits_for_its_lease() {
 }
 
 #[test]
+fn an_agent_that_is_only_restarted_is_not_fenced() {
+    let mut cluster = fencing_by_nodes(None);
+    cluster.truths.get_mut(&hier("web")).unwrap().until = cluster.now + secs(100);
+    cluster.kill_agent(ALPHA);
+    cluster.until("beta waits", |c| c.phase(BETA, "web") == AnnouncedPhase::Waiting);
+    cluster.start_agent(ALPHA);
+    cluster.run(secs(60));
+    assert_eq!((cluster.fencings.len(), cluster.places("web")), (0, vec![ALPHA]));
+}
+
+#[test]
 fn where_nothing_is_proven_the_lease_is_waited_for() {
     let mut cluster = fencing_by_nodes(None);
     cluster.power_off(ALPHA);
@@ -181,7 +192,7 @@ fn nobody_fences_whom_nobody_may_fence_or_who_is_heard_or_whose_lease_ends_soon(
     cluster.run(secs(60));
     assert_eq!(cluster.fencings, []);
     cluster.power_off(ALPHA);
-    cluster.truths.get_mut(&hier("web")).unwrap().until = cluster.now + ms(1_900);
+    cluster.truths.get_mut(&hier("web")).unwrap().until = cluster.now + ms(3_900);
     cluster.until("beta serves", |c| c.serves(BETA, "web"));
     assert_eq!(cluster.fencings, [], "the rest of the lease is waited for");
 }
