@@ -363,10 +363,10 @@ fn a_holder_that_hangs_is_fenced_by_the_node_that_waits_for_its_lease() -> Resul
         cluster.node("alpha").hang(Spare::Nothing)?;
         cluster.until_placed("web", "beta");
         eventually("the client is served by beta", || served_by(&client, "beta"));
-        eprintln!("fenced by a node: longest outage {:?}", client.longest_outage().map(|outage| outage.length()));
         let begun = "fencing alpha, by ha@beta: it is silent, and web waits for the end of its lease";
         let proven = "alpha is fenced, proven to be off: level 1: fence_lab (plug alpha) says off";
         has_events(cluster, "beta", &[begun, proven, "claim held", "alpha was switched on again"]);
+        eprintln!("{}", cluster.ask("beta", &["history", "web"])?);
         cluster.until_heard("beta", "alpha", "alive");
         cluster.until_served_for("web", 1_000)?;
         let verdict = cluster.lab().witness().check()?;
