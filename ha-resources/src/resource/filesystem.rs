@@ -1,11 +1,12 @@
 //! A filesystem that is mounted while its hierarchy is in service.
 //!
 //! Decides what counts as mounted rightly, and as gone: no mount of the device is left, and the kernel lets go of it. A lazy
-//! unmount is never used and never counts. Work that can hang on dead storage is done by children and threads that are given
+//! unmount is never used and never counts, of NFS neither (`nfs`). Work that can hang on dead storage is done by children and threads that are given
 //! up at the end of their time, and a child that even SIGKILL does not end is reported. Leaves to the claim whether another
 //! node has the filesystem mounted.
 
 mod fsck;
+pub(crate) mod nfs;
 mod place;
 mod users;
 
@@ -69,8 +70,8 @@ pub struct Filesystem {
     children: Arc<Children>,
     /// A look at the filesystem that has not come back.
     looking: Gate,
-    /// The kernel's number of the mount that was seen last: by it the users of one that was unmounted lazily are found.
-    seen: Mutex<Option<u64>>,
+    /// The mount that was seen last: by its number the users of one that was unmounted lazily are found.
+    seen: Mutex<Option<Mount>>,
 }
 
 /// How users of the filesystem are made to leave it.
@@ -105,18 +106,24 @@ impl Filesystem {
     }
 
     fn remember(&self, mount: &Mount) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(mount.id);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(mount.clone());
+    }
+
+    fn seen(&self) -> Option<Mount> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What may have the device after its last mount is gone. Files of btrfs tell of a device of their own, and so are found by the mount only.
     fn lingering(&self, number: (u32, u32)) -> io::Result<Target> {
-        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mounts = match seen {
+        Ok(Target { mounts: self.lingering_mount()?, device: Some(number) })
+    }
+
+    fn lingering_mount(&self) -> io::Result<BTreeSet<u64>> {
+        Ok(match self.seen() {
             // A number that is in a table is another mount's by now.
-            Some(id) if !users::is_mounted_anywhere(id)? => [id].into(),
+            Some(seen) if !users::is_mounted_anywhere(seen.id)? => [seen.id].into(),
             _ => BTreeSet::new(),
-        };
-        Ok(Target { mounts, device: Some(number) })
+        })
     }
 
     fn fsck(&self) -> Fsck {
@@ -186,7 +193,7 @@ impl Filesystem {
             command.extend(["-o", options.as_str()]);
         }
         command.extend([self.spec.device.as_str(), at.as_str()]);
-        let finished = self.run(&command, context, deadline).await?;
+        let finished = self.run(&command, context, deadline).await.map_err(|failed| self.unanswered(failed, deadline))?;
         if !finished.status.success() {
             return Err(Failed(format!("mount of {} at {at} {}", self.spec.device, finished.describe())));
         }
@@ -242,7 +249,13 @@ impl Filesystem {
             Mounted::Reachable(mount) => mount,
         };
         let at = self.spec.at.display().to_string();
-        let finished = self.run(&["umount", &at], context, deadline).await?;
+        let nfs = nfs::is_nfs(&self.spec.fstype);
+        let command: &[&str] = match evict {
+            // What waits for a server that does not answer fails then, and whoever waited can end (umount(2), MNT_FORCE).
+            Evict::Killed if nfs => &["umount", "-f", &at],
+            _ => &["umount", &at],
+        };
+        let finished = self.run(command, context, deadline).await.map_err(|failed| self.unanswered(failed, deadline))?;
         if finished.status.success() {
             // There may have been several on one another.
             return match self.mounted()? {
@@ -262,7 +275,8 @@ impl Filesystem {
                 below.join(", ")
             )));
         }
-        let target = Target { mounts: [mount.id].into(), device: Some(mount.device) };
+        // Mounts of one NFS server share one device: whoever uses another of them is left alone.
+        let target = Target { mounts: [mount.id].into(), device: (!nfs).then_some(mount.device) };
         let in_use = self.evict(target, evict, deadline).await?;
         Err(Failed(format!("umount of {at} {}; used by: {in_use}", finished.describe())))
     }
@@ -292,6 +306,9 @@ impl Filesystem {
     /// Proves, for a block device, that the kernel has no filesystem on it any more: one that was unmounted lazily, or is
     /// mounted in another mount namespace, still writes. Such a filesystem keeps others from opening the device exclusively.
     async fn released(&self, evict: Evict, deadline: Instant) -> Result<(), Failed> {
+        if nfs::is_nfs(&self.spec.fstype) {
+            return self.nfs_released(evict, deadline).await;
+        }
         let device = PathBuf::from(&self.spec.device);
         let opened = by(deadline, move || {
             let number = block_device(&device)?;
@@ -392,7 +409,7 @@ fn free(spec: &FilesystemSpec) -> Result<(), Failed> {
 /// Whether a mount is of this source. Some filesystems (btrfs) show a device of their own, so the names count too.
 fn is_of(mount: &Mount, source: &str) -> bool {
     let path = Path::new(source);
-    if mount.source == path {
+    if mount.source == path || nfs::is_nfs(&mount.fstype) && nfs::is_same(&mount.source, source) {
         return true;
     }
     let Ok(number) = block_device(path) else { return false };
@@ -485,6 +502,10 @@ fn lacks(spec: &FilesystemSpec, fsck: Fsck) -> Result<(), Failed> {
     }
     command::resolve("mount")?;
     command::resolve("umount")?;
+    if nfs::is_nfs(&spec.fstype) {
+        command::resolve(&format!("mount.{}", spec.fstype))
+            .map_err(|e| Failed(format!("{}: NFS needs the package nfs-common, or nfs-utils", e.0)))?;
+    }
     if fsck != Fsck::Never {
         command::resolve(&format!("fsck.{}", spec.fstype))?;
     }

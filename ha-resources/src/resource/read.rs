@@ -12,7 +12,7 @@ use ha_core::time::Span;
 use nix::sys::signal::Signal;
 
 use super::exec::ExecSpec;
-use super::filesystem::{FilesystemSpec, Fsck, MountPoint, NotEmpty};
+use super::filesystem::{FilesystemSpec, Fsck, MountPoint, NotEmpty, nfs};
 use super::process::{Check, FoundOn, ProcessSpec, Ready};
 use super::systemd::SystemdSpec;
 use crate::systemd::UnitName;
@@ -111,12 +111,19 @@ impl FilesystemSpec {
             fields.problem("at", "a mount point is a whole path, from / on, without `..`", None);
             return None;
         }
+        let (device, fstype, fsck) = (device?, fstype?, fsck?);
+        if nfs::is_nfs(&fstype)
+            && let Some((field, mistake)) = nfs::mistake(&device, &options, fsck)
+        {
+            fields.problem(field, mistake, None);
+            return None;
+        }
         Some(FilesystemSpec {
-            device: device?,
+            device,
             at: plain,
-            fstype: fstype?,
+            fstype,
             options,
-            fsck: fsck?,
+            fsck,
             mount_point: mount_point?,
             not_empty: not_empty?,
             found_on: found_on?,
@@ -360,5 +367,9 @@ mod tests {
         let (found, said) = read(text, FilesystemSpec::read);
         assert_eq!(found, None);
         assert!(said.contains("whole path") && said.contains("`Always`"), "{said}");
+        let text = r#"Filesystem(device: "files:/srv", at: "/srv/files", fstype: "nfs", options: ["hard", "bg"])"#;
+        let (found, said) = read(text, FilesystemSpec::read);
+        assert_eq!(found, None);
+        assert!(said.contains("at some later time"), "{said}");
     }
 }

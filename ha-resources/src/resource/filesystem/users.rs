@@ -21,7 +21,7 @@ use crate::proc::Stat;
 pub(super) struct Target {
     /// The kernel's numbers of the mounts.
     pub(super) mounts: BTreeSet<u64>,
-    /// Major and minor number of the device.
+    /// Major and minor number of the device; none where other mounts that are none of ours share it.
     pub(super) device: Option<(u32, u32)>,
 }
 
@@ -55,9 +55,13 @@ fn uses(pid: i32, target: &Target) -> bool {
 
 /// A mapped file keeps a filesystem busy after its descriptor was closed.
 fn maps(process: &Path, target: &Target) -> bool {
+    let Some(used) = target.device else {
+        let files = std::fs::read_dir(process.join("map_files")).into_iter().flatten().flatten();
+        return files.into_iter().any(|file| target.holds(place_of(&file.path())));
+    };
     let Ok(text) = std::fs::read(process.join("maps")) else { return false };
     let text = String::from_utf8_lossy(&text);
-    text.lines().any(|line| mapped_device(line).is_some_and(|device| target.device == Some(device)))
+    text.lines().any(|line| mapped_device(line).is_some_and(|device| used == device))
 }
 
 /// The device of one line of `/proc/PID/maps`, in hexadecimal there; 0:0 stands for no file.

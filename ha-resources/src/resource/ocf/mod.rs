@@ -31,6 +31,9 @@ use crate::command::{self, Keep, Program, RunError, most_of};
 /// Where the agents of a machine are: `OCF_ROOT`.
 pub const ROOT: &str = "/usr/lib/ocf";
 
+/// The action with which an agent writes its meta-data.
+const META_DATA: &str = "meta-data";
+
 /// An agent has so long to write its meta-data, which are asked for while it runs nowhere here.
 const META_DATA_WITHIN: Duration = Duration::from_secs(4);
 
@@ -147,7 +150,9 @@ impl Ocf {
             ("OCF_RESKEY_CRM_meta_interval".to_owned(), action.interval.as_millis().to_string()),
             ("HA_RSCTMP".to_owned(), rsctmp.to_string_lossy().into_owned()),
         ];
-        environment.extend(self.spec.params.iter().map(|(key, value)| (format!("OCF_RESKEY_{key}"), value.clone())));
+        // What an agent says of itself rests on no parameter; and some, such as exportfs, refuse it for a directory that is not there yet.
+        let params = self.spec.params.iter().filter(|_| action.name != META_DATA);
+        environment.extend(params.map(|(key, value)| (format!("OCF_RESKEY_{key}"), value.clone())));
         let command = vec![self.spec.path().to_string_lossy().into_owned(), action.name.to_owned()];
         Program { command, environment, ..Program::default() }
     }
@@ -209,7 +214,7 @@ impl Ocf {
             return Ok(meta);
         }
         let wrong = |why: String| Failed(format!("{} cannot be used: {why}", self.spec.agent));
-        let program = self.program(Action::once("meta-data"), self.spec.agent.agent.clone(), META_DATA_WITHIN);
+        let program = self.program(Action::once(META_DATA), self.spec.agent.agent.clone(), META_DATA_WITHIN);
         let program = Program { keep: Keep::Whole(META_DATA_BYTES), ..program };
         let finished = program.run(META_DATA_WITHIN).await.map_err(|e| wrong(format!("its meta-data: {e}")))?;
         if !finished.status.success() {

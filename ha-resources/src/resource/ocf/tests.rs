@@ -15,6 +15,7 @@ use ha_core::name::ResourceName;
 const HEAD: &str = r#"#!/bin/sh
 here=${0%/*}
 echo "$1 $OCF_CHECK_LEVEL" >> "$here/log"
+[ "$1 $OCF_RESKEY_ip" != "meta-data 10.0.0.1" ] || exit 6
 [ "$1" != meta-data ] || cat <<XML
 <?xml version="1.0"?>
 <!DOCTYPE resource-agent SYSTEM "ra-api-1.dtd">
