@@ -87,7 +87,7 @@ fn served() -> Result<KernelCluster> {
 
 /// Has a machine mount what is served.
 fn mount(client: &Guest, options: &str) -> Result<()> {
-    let from = "10.77.0.17:/";
+    let from = "10.77.0.20:/";
     client
         .shell(&format!("modprobe nfsv4 && mkdir -p {MOUNTED} && mount -t nfs -o {options} {from} {MOUNTED}"))
         .map(drop)
@@ -127,6 +127,7 @@ fn what_is_mounted_and_locked_outlives_the_node_that_serves_it() -> Result<()> {
     gamma.start("/usr/bin/flock", &["--no-fork", &lock, "/bin/sleep", "100000"])?;
     eventually("gamma has the lock", || refused_or_told(other));
 
+    let before = client.acknowledged().len();
     alpha.power_off()?;
     // While nobody serves, and in the time of grace.
     let early = other.start("/bin/sh", &["-c", TRY])?;
@@ -134,26 +135,27 @@ fn what_is_mounted_and_locked_outlives_the_node_that_serves_it() -> Result<()> {
     client.until_served();
     assert_eq!(early.wait()?.status, 1, "another client got the lock");
     refused(other)?;
-    KernelCluster::tell("the node that serves loses power", &client);
-    let history = cluster.ask("beta", &["history", "--last", "1"])?;
-    eprintln!("{}", history.trim_end());
-    assert!(history.contains("files") && history.contains("alpha"), "{history}");
+    let history = tell(&cluster, "beta", "the node that serves loses power", &client, before)?;
+    assert!(history.contains("failover from alpha to beta") && history.contains("alpha was not heard"), "{history}");
 
     alpha.power_on()?;
     cluster.until_heard("beta", "alpha", "alive");
     cluster.until_heard("alpha", "beta", "alive");
+    let before = client.acknowledged().len();
     eventually("it is to be moved", || cluster.ask("beta", &["move", FILES, "alpha", "--no-wait"]).map(drop));
     cluster.until_placed(FILES, "alpha");
     client.until_served();
     refused(other)?;
-    KernelCluster::tell("with an operator who moves it", &client);
+    let history = tell(&cluster, "alpha", "an operator moves it", &client, before)?;
+    assert!(history.contains("switchover from beta to alpha"), "{history}");
 
+    let before = client.acknowledged().len();
     alpha.shell("rpc.nfsd 0")?;
     client.until_served();
     refused(other)?;
-    KernelCluster::tell("with a server that dies on a node that lives", &client);
     cluster.until_placed(FILES, "alpha");
-    eprintln!("{}", cluster.ask("alpha", &["history", "--last", "1"])?.trim_end());
+    let history = tell(&cluster, "alpha", "the server dies on a node that lives", &client, before)?;
+    assert!(history.contains("local recovery on alpha") && history.contains("server failed"), "{history}");
 
     // It was a lock: the other client gets it when it is given back.
     gamma.shell("pkill -x sleep")?;
@@ -171,6 +173,14 @@ fn what_is_mounted_and_locked_outlives_the_node_that_serves_it() -> Result<()> {
     alpha.shell(&format!("e2fsck -fn {}", disk_link(0)))?;
     let entries = alpha.shell(&format!("debugfs -R 'cat export/entries' {} 2>/dev/null", disk_link(0)))?;
     judge(&entries, &acknowledged).map(drop)
+}
+
+/// For people who read the test's output: how long the writer had no answer, and how a node explains it. Returns the explanation.
+fn tell(cluster: &KernelCluster, node: &str, what: &str, client: &LedgerClient, before: usize) -> Result<String> {
+    eprintln!("{what}: longest time without an answer {:.1?}", client.outage_since(before));
+    let history = cluster.ask(node, &["history", "--last", "1"])?;
+    eprintln!("{}", history.trim_end());
+    Ok(history)
 }
 
 fn refused_or_told(client: &Guest) -> Result<()> {

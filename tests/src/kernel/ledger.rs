@@ -105,6 +105,13 @@ impl LedgerClient {
         list.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or_default()
     }
 
+    /// The longest time between two answers, from the latest before the `since`-th on.
+    pub fn outage_since(&self, since: usize) -> Duration {
+        let list = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = since.saturating_sub(1).min(list.len());
+        list[from..].windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or_default()
+    }
+
     /// Who answered last.
     pub fn served_by(&self) -> Option<String> {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).last().map(|(_, entry)| entry.node.clone())
