@@ -63,7 +63,8 @@ fn shared(disk: &Path) -> Result<()> {
 fn served() -> Result<KernelCluster> {
     need()?;
     let lab = KernelLab::with_nodes(&["alpha", "beta", "gamma"]).memory(192).ext4(shared);
-    let cluster = KernelCluster::configured(lab, ClaimKind::Reservation, r#"Process(name: "app", command: ["/bin/true"])"#)?;
+    let cluster =
+        KernelCluster::configured(lab, ClaimKind::Reservation, r#"Process(name: "app", command: ["/bin/true"])"#)?;
     for node in &cluster.lab().nodes()[..2] {
         let etc = node.dir().join("etc");
         fs::remove_file(etc.join("hierarchies/ledger.ron"))?;

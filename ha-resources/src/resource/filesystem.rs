@@ -193,7 +193,8 @@ impl Filesystem {
             command.extend(["-o", options.as_str()]);
         }
         command.extend([self.spec.device.as_str(), at.as_str()]);
-        let finished = self.run(&command, context, deadline).await.map_err(|failed| self.unanswered(failed, deadline))?;
+        let finished =
+            self.run(&command, context, deadline).await.map_err(|failed| self.unanswered(failed, deadline))?;
         if !finished.status.success() {
             return Err(Failed(format!("mount of {} at {at} {}", self.spec.device, finished.describe())));
         }
@@ -255,7 +256,8 @@ impl Filesystem {
             Evict::Killed if nfs => &["umount", "-f", &at],
             _ => &["umount", &at],
         };
-        let finished = self.run(command, context, deadline).await.map_err(|failed| self.unanswered(failed, deadline))?;
+        let finished =
+            self.run(command, context, deadline).await.map_err(|failed| self.unanswered(failed, deadline))?;
         if finished.status.success() {
             // There may have been several on one another.
             return match self.mounted()? {
