@@ -99,6 +99,12 @@ impl Timelines {
                     }
                 }
             }
+            Happened::Fencing { node, .. } => {
+                let drafts = self.courses.values_mut().filter_map(|course| course.draft.as_mut());
+                for draft in drafts.filter(|draft| draft.was_on(node)) {
+                    draft.mark(at, event.what.to_string());
+                }
+            }
             Happened::TimeGap { gap } if *gap >= PAUSE => {
                 self.pause = Some((at, *gap));
                 let me = self.me.clone();

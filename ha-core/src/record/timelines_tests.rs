@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Cause, Event, Fault, Happened, Timelines};
 use crate::contact::AnnouncedPhase;
 use crate::name::{Epoch, HierarchyName, NodeName};
+use crate::record::FencingNews;
 use crate::time::Time;
 
 fn node(name: &str) -> NodeName {
@@ -78,4 +79,22 @@ fn what_another_node_said_of_an_earlier_tenure_disturbs_nothing() {
         Happened::Peer { peer: node("beta"), phase: AnnouncedPhase::Stopping, epoch: Epoch(4), disturbance: None };
     assert_eq!(timelines.observe(&event(10, peer)), None);
     assert_eq!(timelines.ongoing().count(), 0);
+}
+
+#[test]
+fn the_fencing_of_the_node_that_had_it_is_a_step_of_its_recovery() {
+    let mut timelines = Timelines::new(node("beta"));
+    let of_node = |at: u64, what: Happened| Event { hierarchy: None, ..event(at, what) };
+    let served =
+        Happened::Peer { peer: node("alpha"), phase: AnnouncedPhase::InService, epoch: Epoch(1), disturbance: None };
+    timelines.observe(&event(0, served));
+    timelines.observe(&of_node(900, Happened::ContactLost { peer: node("alpha"), last_heard: Time(400 * 1_000_000) }));
+    for name in ["alpha", "gamma"] {
+        let news = FencingNews::Proven { begun: Time(0), how: format!("switch of {name} says off") };
+        timelines.observe(&of_node(2_000, Happened::Fencing { node: node(name), news }));
+    }
+    let in_service = Happened::InService { epoch: Epoch(2), adopted: false };
+    let text = timelines.observe(&event(2_100, in_service)).unwrap().to_string();
+    assert!(text.contains("+1600.0 ms  alpha is fenced, proven to be off: switch of alpha says off"), "{text}");
+    assert!(!text.contains("gamma"), "{text}");
 }
