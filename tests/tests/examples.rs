@@ -17,7 +17,7 @@ use ha_tests::kernel::database;
 use ha_tests::{Asking, Cluster, Interruption, Lab, Result, Trouble, Volume, eventually, mariadb};
 use tempfile::TempDir;
 
-/// A laboratory of namespaces has no SCSI disks. These are read and simulated in the tests of `ha-agent`; what they do is run by the kernel tests.
+/// A laboratory of namespaces has no SCSI disks. These are read and simulated in the tests of `ha-agent`, and run by `kernel_examples` and `kernel_nfs`.
 const ON_RESERVATIONS: [&str; 4] = ["accounts", "archive", "files", "shop"];
 
 /// Those that are served here.
@@ -35,7 +35,7 @@ fn no_example_is_forgotten() {
     known.sort_unstable();
     assert_eq!(found, known);
     eprintln!(
-        "NOT RUN HERE, since namespaces have no SCSI disks (kernel_examples runs archive and shop, kernel_nfs files, kernel_database the like of accounts): {ON_RESERVATIONS:?}"
+        "NOT RUN HERE, since namespaces have no SCSI disks (kernel_examples and kernel_nfs run them): {ON_RESERVATIONS:?}"
     );
 }
 

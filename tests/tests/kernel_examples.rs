@@ -5,23 +5,29 @@ use std::path::Path;
 
 use ha_tests::kernel::history::Gap;
 use ha_tests::kernel::volume::{partition, prepare_lvm};
-use ha_tests::kernel::{ClaimKind, DatabaseClient, Guest, KernelCluster, KernelLab, database, disk_link};
+use ha_tests::kernel::{ClaimKind, DatabaseClient, Guest, KernelCluster, KernelLab, Paths, database, disk_link};
 use ha_tests::{Result, Trouble, eventually, example, program};
 
 /// Where its clients find the database of archive.ron here.
 const ARCHIVE: &str = "10.77.0.17";
 
+/// Makes a database, and says where a node finds it, to be copied.
+fn contents(node: &Guest) -> Result<&'static str> {
+    let folder = node.dir().join("contents");
+    fs::create_dir(&folder)?;
+    database::create(&folder)?;
+    Ok("/run/lab/contents")
+}
+
 /// Makes what archive.ron wants to be made once, and a database in it, and lets go of it.
 fn make_archive(node: &Guest) -> Result<()> {
     let disk = disk_link(0);
-    let contents = node.dir().join("contents");
-    fs::create_dir(&contents)?;
-    database::create(&contents)?;
+    let contents = contents(node)?;
     node.shell(&format!(
         "vgcreate -q --yes --setautoactivation n archive {disk} && lvcreate -q --yes -Zn -Wn -l 100%FREE -n data archive"
     ))?;
     node.shell("mkfs.xfs -q /dev/archive/data && mount /dev/archive/data /srv/archive")?;
-    node.shell("cp -a /run/lab/contents/. /srv/archive/ && umount /srv/archive && vgchange -q -an archive").map(drop)
+    node.shell(&format!("cp -a {contents}/. /srv/archive/ && umount /srv/archive && vgchange -q -an archive")).map(drop)
 }
 
 /// As docs/reservations.md has it: a node holds the disk, the other one cuts it off, and both ways round.
@@ -149,4 +155,52 @@ fn a_shop_on_a_partition_of_a_reserved_disk_is_served_down_to_the_last_node() ->
     }
     cluster.ask("gamma", &["stop", "shop"])?;
     cluster.lab().node("gamma").shell(&format!("e2fsck -fn {disk}-part1")).map(drop)
+}
+
+/// Data and write-ahead log of PostgreSQL on a disk each, both behind multipath and both reserved: another node has both of them.
+#[test]
+fn accounts_on_two_reserved_disks_behind_multipath_go_on_after_a_loss_of_power() -> Result<()> {
+    let postgres = database::programs()?;
+    let [data, log] = [0, 1].map(|unit| disk_link(unit).replace("/wwn-0x", "/dm-uuid-mpath-3"));
+    let accounts = example(
+        "accounts",
+        &[
+            ("10.0.0.", "10.77.0."),
+            ("/dev/disk/by-id/dm-uuid-mpath-36001405aaaaaaaaaaaaaaaaaaaaaaaa1", &data),
+            ("/dev/disk/by-id/dm-uuid-mpath-36001405aaaaaaaaaaaaaaaaaaaaaaaa2", &log),
+            ("/usr/lib/postgresql/15/bin", &postgres),
+        ],
+    )?;
+    let builder = KernelLab::with_nodes(&["beta", "alpha"]).disks(&[320, 320]).paths(Paths::Two);
+    let cluster = KernelCluster::with_hierarchies(builder, ClaimKind::Reservation, &[("accounts", accounts)])?;
+    let beta = cluster.lab().node("beta");
+    for node in cluster.lab().nodes() {
+        node.shell("mkdir -p /srv/accounts/data /srv/accounts/wal")?;
+    }
+    let contents = contents(beta)?;
+    beta.shell(&format!("mkfs.xfs -q {data} && mkfs.xfs -q {log}"))?;
+    beta.shell(&format!("mount {data} /srv/accounts/data && mount {log} /srv/accounts/wal"))?;
+    beta.shell(&format!(
+        "cd /srv/accounts && cp -a {contents}/. data/ && mv data/main/pg_wal wal/ && ln -s /srv/accounts/wal/pg_wal data/main/pg_wal"
+    ))?;
+    beta.shell("umount /srv/accounts/data /srv/accounts/wal")?;
+    cluster.start()?;
+    cluster.until_placed("accounts", "beta");
+    let client = DatabaseClient::start(cluster.lab().namespace(), "10.77.0.13");
+    client.until_served();
+
+    let rows = client.committed();
+    beta.power_off()?;
+    cluster.until_placed("accounts", "alpha");
+    client.until_served();
+    let longest = client.gaps(rows).iter().map(Gap::length).max().unwrap_or_default();
+    eprintln!("accounts, its holder loses power: longest time without a commit {longest:.1?}");
+    eprintln!("{}", cluster.ask("alpha", &["history", "accounts", "--last", "1"])?.trim_end());
+    let committed = client.committed();
+    client.judge()?;
+    eprintln!("{committed} rows committed, none lost");
+    cluster.ask("alpha", &["stop", "accounts"])?;
+    let alpha = cluster.lab().node("alpha");
+    alpha.shell(&format!("xfs_repair -n {data} && xfs_repair -n {log} && mount {data} /srv/accounts/data"))?;
+    alpha.shell(&format!("runuser -u postgres -- {postgres}/pg_checksums --check -D /srv/accounts/data/main")).map(drop)
 }
