@@ -141,4 +141,20 @@ mod tests {
         assert_eq!(parse_number("8:16\n"), Some((8, 16)));
         assert_eq!(parse_number("8"), None);
     }
+
+    #[test]
+    fn a_device_is_used_where_a_partition_of_it_is() {
+        let disk = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = disk.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for (path, text) in
+            [("dev", "43:0\n"), ("nbd0p1/dev", "43:1\n"), ("nbd0p1/partition", "1\n"), ("bdi/dev", "9:9\n")]
+        {
+            write(path, text);
+        }
+        assert_eq!(numbers_of(disk.path()), [(43, 1), (43, 0)]);
+    }
 }
