@@ -277,12 +277,12 @@ fn an_export_with_a_filesystem_goes_on_after_a_loss_of_power_and_after_its_serve
     KernelCluster::tell("the holder of an export loses power", &client);
 
     // The server dies and comes back: served again by who can.
-    let served = client.acknowledged().len();
+    let before = client.acknowledged().len();
     server.die()?;
     cluster.until("beta", "it is out of service", |status| status.place(LEDGER).is_none());
     server.go_on()?;
     client.until_served_by("beta");
-    assert!(client.acknowledged().len() > served);
+    assert!(client.acknowledged().len() > before);
     KernelCluster::tell("the server of an export dies and comes back", &client);
     eprintln!("{}", cluster.ask("beta", &["history"])?);
     let acknowledged = client.end();

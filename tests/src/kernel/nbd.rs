@@ -2,6 +2,7 @@
 //!
 //! Decides what it exports, and how it hangs, dies and comes back. What is written stays in files of the laboratory's.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ impl NbdServer {
         for Exported { name, size, settings } in exports {
             let file = directory.join(name);
             fs::File::create(&file).and_then(|file| file.set_len(*size)).to(format!("make the export {name}"))?;
-            text += &format!("[{name}]\n  exportname = {}\n  {settings}\n", file.display());
+            let _ = writeln!(text, "[{name}]\n  exportname = {}\n  {settings}", file.display());
         }
         let configuration = directory.join("configuration");
         fs::write(&configuration, text).to("configure the server")?;
