@@ -22,6 +22,12 @@ use crate::{cgroup, process_group};
 /// Where programs are looked for, in place of the agent's own `PATH`.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How long children may take to end that are not stuck: longer than any look at a resource that is begun without an operation.
+const ENDING: Duration = Duration::from_secs(6);
+
+/// From one look whether children have ended to the next.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Of a program's output so much is kept, in bytes: its end.
 pub(crate) const OUTPUT_KEPT: usize = 4096;
 
@@ -206,6 +212,19 @@ impl Children {
         children.iter().filter_map(|child| child.stat()).collect()
     }
 
+    /// Waits for some seconds, but not beyond the deadline, until none lives; those that still do. What a look that goes on at the same time has begun
+    /// ends by itself, and what was killed takes a moment to be gone: neither is stuck.
+    pub(crate) async fn gone(&self, deadline: tokio::time::Instant) -> Vec<Stat> {
+        let deadline = deadline.min(tokio::time::Instant::now() + ENDING);
+        loop {
+            let alive = self.alive();
+            if alive.is_empty() || tokio::time::Instant::now() >= deadline {
+                return alive;
+            }
+            tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + PAUSE)).await;
+        }
+    }
+
     fn add(&self, child: ProcessId) {
         let mut children = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         children.retain(|other| other.is_alive());
@@ -371,5 +390,36 @@ pub(crate) fn prepare_cgroup(root: Option<&Path>, context: &Context) -> Option<P
             );
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn runs(children: &Children, seconds: &str) -> Child {
+        let child = Command::new("/bin/sleep").arg(seconds).spawn().unwrap();
+        children.add(Stat::of(i32::try_from(child.id()).unwrap()).unwrap().id());
+        child
+    }
+
+    /// A look at a resource goes on while it is to be started: what the look has begun is no reason to give up.
+    #[tokio::test]
+    async fn what_ends_by_itself_is_waited_for_and_what_does_not_is_told() {
+        let children = Children::default();
+        let mut look = runs(&children, "0.2");
+        assert_eq!(children.alive().len(), 1);
+        let ended = tokio::task::spawn_blocking(move || look.wait());
+        let in_time = tokio::time::Instant::now() + Duration::from_secs(60);
+        assert!(children.gone(in_time).await.is_empty());
+        ended.await.unwrap().unwrap();
+
+        let mut stuck = runs(&children, "600");
+        let soon = tokio::time::Instant::now() + Duration::from_millis(50);
+        assert_eq!(children.gone(soon).await.len(), 1);
+        stuck.kill().unwrap();
+        stuck.wait().unwrap();
     }
 }

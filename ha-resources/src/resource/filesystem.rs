@@ -212,14 +212,22 @@ impl Filesystem {
 
     /// Commands of this resource that were given up and are still there.
     fn stuck(&self) -> Result<(), Failed> {
-        let stuck: Vec<Stat> = self.children.alive();
+        self.none_of(&self.children.alive())
+    }
+
+    /// The same, after those that may still end by themselves had time to; before anything new is begun.
+    async fn free(&self, deadline: Instant) -> Result<(), Failed> {
+        self.none_of(&self.children.gone(deadline).await)
+    }
+
+    fn none_of(&self, stuck: &[Stat]) -> Result<(), Failed> {
         if stuck.is_empty() {
             return Ok(());
         }
         Err(Failed(format!(
             "a command for {} does not end even by SIGKILL, the storage does not answer it: {}",
             self.spec.device,
-            proc::list(&stuck)
+            proc::list(stuck)
         )))
     }
 
@@ -422,7 +430,7 @@ fn is_of(mount: &Mount, source: &str) -> bool {
 impl Resource for Filesystem {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
-        self.stuck()?;
+        self.free(deadline).await?;
         match self.mounted()? {
             Mounted::Reachable(_) => return Ok(()),
             Mounted::Astray(mount) => return Err(self.astray(&mount)),

@@ -33,7 +33,8 @@ use super::block;
 use super::process::FoundOn;
 use crate::command::{self, Children, Finished, Program, environment_of, most_of};
 use crate::deadline::Gate;
-use crate::{proc, uevent};
+use crate::proc::{self, Stat};
+use crate::uevent;
 
 /// From one attempt to take away what is in use to the next.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -243,14 +244,22 @@ impl Lvm {
 
     /// Commands that were given up and are still there.
     fn stuck(&self) -> Result<(), Failed> {
-        let stuck = self.children.alive();
+        self.none_of(&self.children.alive())
+    }
+
+    /// The same, after those that may still end by themselves had time to; before anything new is begun.
+    async fn free(&self, deadline: Instant) -> Result<(), Failed> {
+        self.none_of(&self.children.gone(deadline).await)
+    }
+
+    fn none_of(&self, stuck: &[Stat]) -> Result<(), Failed> {
         if stuck.is_empty() {
             return Ok(());
         }
         Err(Failed(format!(
             "a command for the volume group {} does not end even by SIGKILL, the storage does not answer it: {}",
             self.spec.group,
-            proc::list(&stuck)
+            proc::list(stuck)
         )))
     }
 
@@ -366,7 +375,7 @@ impl Resource for Lvm {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         let environment = environment_of(context);
-        self.stuck()?;
+        self.free(deadline).await?;
         let own = self.system_id(&environment, deadline).await?;
         let group = self.group(FIELDS, &environment, deadline).await?;
         group.refusal(&self.spec.group)?;

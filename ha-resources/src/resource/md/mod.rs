@@ -24,7 +24,8 @@ use super::block::{self, Number};
 use super::process::FoundOn;
 use crate::command::{self, Children, Finished, Program, environment_of, most_of};
 use crate::deadline::Gate;
-use crate::{proc, uevent};
+use crate::proc::{self, Stat};
+use crate::uevent;
 
 /// From one attempt to stop what is in use to the next.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -264,14 +265,22 @@ impl Md {
     }
 
     fn stuck(&self) -> Result<(), Failed> {
-        let stuck = self.children.alive();
+        self.none_of(&self.children.alive())
+    }
+
+    /// The same, after those that may still end by themselves had time to; before anything new is begun.
+    async fn free(&self, deadline: Instant) -> Result<(), Failed> {
+        self.none_of(&self.children.gone(deadline).await)
+    }
+
+    fn none_of(&self, stuck: &[Stat]) -> Result<(), Failed> {
         if stuck.is_empty() {
             return Ok(());
         }
         Err(Failed(format!(
             "a command for the array {} does not end even by SIGKILL, the storage does not answer it: {}",
             self.spec.device.display(),
-            proc::list(&stuck)
+            proc::list(stuck)
         )))
     }
 
@@ -297,7 +306,7 @@ impl Resource for Md {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         let environment = environment_of(context);
-        self.stuck()?;
+        self.free(deadline).await?;
         let mut seen = self.look(&environment, deadline).await?;
         if let Some(failed) = self.refused(&seen) {
             return Err(failed);
