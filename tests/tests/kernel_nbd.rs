@@ -6,7 +6,7 @@ use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
 use ha_tests::kernel::ledger::judge;
 use ha_tests::kernel::nbd::{Exported, NBD_SERVER, NbdServer};
 use ha_tests::kernel::resource::{operate, operate_within};
-use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, Running};
+use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, Network, Running};
 use ha_tests::{Result, Trouble, program};
 
 const MIB: u64 = 1 << 20;
@@ -144,7 +144,20 @@ fn an_export_is_attached_if_it_is_what_it_should_be_and_a_strangers_device_is_le
     expect(alpha, "start", &reader, "done")?;
     alpha.shell("mount -o ro /dev/nbd20 /srv/web && grep hello /srv/web/page && umount /srv/web")?;
     assert!(alpha.shell("dd if=/dev/zero of=/dev/nbd20 count=1").is_err(), "it is read-only");
-    expect(alpha, "kill", &reader, "done")
+    expect(alpha, "kill", &reader, "done")?;
+
+    // A server on the node itself.
+    alpha.shell("truncate -s 8M /run/local")?;
+    let configuration = "[generic]\nunixsock = /run/nbd.sock\n[local]\nexportname = /run/local\n";
+    alpha.shell(&format!("printf {configuration:?} > /run/local.conf"))?;
+    alpha.shell(
+        "nbd-server -C /run/local.conf -p /run/local.pid && while ! test -s /run/local.pid; do sleep 0.1; done",
+    )?;
+    let local = r#"Nbd(name: "disk", device: "/dev/nbd0", server: Unix("/run/nbd.sock"), export: "local")"#;
+    for (operation, expected) in [("ready", "done"), ("start", "done"), ("monitor", "good"), ("stop", "done")] {
+        expect(alpha, operation, local, expected)?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -190,6 +203,28 @@ fn a_dead_server_is_noticed_and_whoever_waits_for_it_gets_an_error() -> Result<(
     expect(alpha, "adopt", &shop, "stopped")?;
     assert!(!is_attached(alpha, "nbd0"));
     server.wake()?;
+
+    // It hangs while much is being written: by force it is cut off in bounded time, and who writes gets an error.
+    expect(alpha, "start", &shop, "done")?;
+    server.hang()?;
+    let writing = alpha.start("/bin/dd", &["if=/dev/zero", "of=/dev/nbd0", "bs=1M", "seek=16", "oflag=direct"])?;
+    alpha.shell("until test $(awk '{ print $9 }' /sys/block/nbd0/stat) -gt 0; do sleep 0.1; done")?;
+    let since = Instant::now();
+    expect(alpha, "kill", &shop, "done")?;
+    eprintln!("a server that hangs, with much to be written, was cut off in {:.1?}", since.elapsed());
+    assert!(writing.wait()?.good().is_err(), "it was told that all was written");
+    server.wake()?;
+
+    // The way to it is cut while nothing is asked of it: known all the same.
+    expect(alpha, "start", &shop, "done")?;
+    let watching = watch(alpha, &shop)?;
+    lab.cut(alpha, Network::Cluster)?;
+    until_told(watching, "has lost its connection")?;
+    expect(alpha, "monitor", &shop, "bad: /dev/nbd0 answers: Input/output error")?;
+    expect(alpha, "kill", &shop, "done")?;
+    let said = operate_within(alpha, "start", Duration::from_secs(5), &shop)?;
+    assert!(said.contains("does not answer in time"), "{said}");
+    lab.join(alpha, Network::Cluster)?;
 
     // By force, with a server that lives and a filesystem that is written: nothing of it reaches the server afterwards.
     expect(alpha, "start", &shop, "done")?;
