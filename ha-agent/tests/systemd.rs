@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The arguments are the folder that becomes `/run`, and one that both machines share. The machine's files can be read but not written.
+/// The arguments are the folder that becomes `/run`, and one that both machines share. The machine's files can be read but not written, and
+/// what it has enabled for itself is not.
 const BOOT: &str = r#"
 set -e
 mount --make-rprivate /
 mount --bind "$1" /run
 mount --bind "$2" /run/shared
 mount -o remount,bind,ro /
+mount -t tmpfs none /etc/systemd/system
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t proc proc /proc

@@ -45,6 +45,8 @@ pub(crate) enum Mutation {
     ArbiterFirst,
     /// What a preempted node had under way is not waited for, on a device that does not abort it.
     TrustPlainPreempt,
+    /// A node is taken to be off as soon as its fencing was ordered.
+    TakeOrderForProof,
     /// A device that lost its memory is taken before its holder could come back to it.
     TakeBlankAtOnce,
 }

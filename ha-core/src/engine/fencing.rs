@@ -20,6 +20,7 @@ use crate::claim::Refusal;
 use crate::contact::{AnnouncedPhase, Peer, PeerState};
 use crate::hierarchy::OnStopFailure;
 use crate::mastership::Standing;
+use crate::mutation::{self, Mutation};
 use crate::name::{HierarchyName, NodeName};
 use crate::record::{FencingNews, Happened};
 use crate::time::Time;
@@ -40,8 +41,13 @@ impl Engine {
         if self.contact.peer(&node).is_none() {
             return;
         }
-        if let FencingNews::Proven { begun, .. } = &news {
-            self.fenced.insert(node.clone(), *begun);
+        let proof = match &news {
+            FencingNews::Proven { begun, .. } => Some(*begun),
+            FencingNews::Begun { .. } if mutation::is_on(Mutation::TakeOrderForProof) => Some(self.now),
+            _ => None,
+        };
+        if let Some(begun) = proof {
+            self.fenced.insert(node.clone(), begun);
             self.timers.set(TimerKey::FencedUntil(node.clone()), self.now + PROOF_COUNTS_FOR);
             self.concern(&node);
         }

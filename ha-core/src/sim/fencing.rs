@@ -35,6 +35,8 @@ impl World {
         let Some(target) = self.setup.node(node) else { return };
         self.tell(by, || format!("fences {node}: {why}"));
         let (begun, life) = (self.nodes[by].time(self.now), self.nodes[by].life);
+        let news = FencingNews::Begun { by: self.nodes[by].name.to_string(), reason: why.to_owned() };
+        self.for_agent(by, ForAgent::Input(Input::Fencing { node: node.clone(), news }));
         let draws = &mut self.nodes[by].draws;
         let outcome = match draws.below(10) {
             0 => Outcome::Nothing,
@@ -67,6 +69,7 @@ impl World {
 
     /// Off, and on again some time later, not before every proof of it is over.
     fn switched_off(&mut self, n: usize) {
+        self.stats.fencings += 1;
         self.nodes[n].off_until = self.now + PROOF_COUNTS_FOR + Duration::from_millis(500);
         if self.nodes[n].on {
             self.reset(n);

@@ -207,6 +207,8 @@ pub(super) enum ForMachine {
     Killed(usize),
     /// The state directory is written.
     Written(Box<Written>),
+    /// The agent's supervisor starts it again.
+    AgentStarts,
 }
 
 pub(super) enum Written {

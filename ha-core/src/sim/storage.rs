@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::clock::Moment;
-use super::node::ForAgent;
+use super::node::{ForAgent, ForMachine};
 use super::world::{What, World};
 use crate::claim::lock_area::machine::{Answer, Effect, Input as AreaInput, Machine, Request, RequestId, Tag};
 use crate::claim::lock_area::{IoFailure, machine};
@@ -19,6 +19,8 @@ use crate::recovery::OpId;
 pub(super) const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
 /// From a question to the machine's work on it, so that what is asked together is worked off together.
 const GATHER: Duration = Duration::from_micros(50);
+/// From the end of an agent to its next life, as systemd has it.
+const SUPERVISOR: Duration = Duration::from_secs(1);
 
 pub(super) struct AreaOnNode {
     pub(super) machine: Machine,
@@ -147,6 +149,13 @@ impl World {
                 self.observer.violated(self.now, super::Invariant::L4, what);
             }
             self.area_due(node, area, self.nodes[node].clock.when(at));
+        }
+        // As the daemon does: it does not run under a name that is in use, and its supervisor starts it again.
+        let refuses = |a: &mut AreaOnNode| a.machine.name_in_use().is_some() && !a.machine.has_entered();
+        if self.area_of(node, area).is_some_and(refuses) {
+            self.for_agent(node, ForAgent::Ends);
+            let boot = self.nodes[node].boot;
+            self.put(self.now + SUPERVISOR, What::Machine { node, boot, what: ForMachine::AgentStarts });
         }
     }
 

@@ -96,8 +96,10 @@ pub struct Stats {
     pub acquired: u64,
     /// Claims given that another node had.
     pub takeovers: u64,
-    /// Machines that were reset by themselves.
+    /// Machines that were reset by themselves, or by another one.
     pub resets: u64,
+    /// Machines that a device switched off for another one.
+    pub fencings: u64,
 }
 
 /// A cluster in a box.
@@ -447,6 +449,7 @@ impl World {
             ForMachine::Writes(hierarchy, begun) => self.writes(node, hierarchy, begun),
             ForMachine::Warden => self.warden(node),
             ForMachine::Killed(hierarchy) => self.killed_by_warden(node, hierarchy),
+            ForMachine::AgentStarts => self.start_agent(node),
             ForMachine::Written(written) => match *written {
                 Written::Lasting(name, lasting) => drop(n.memory.lasting.insert(name, lasting)),
                 Written::Standby(why) => n.memory.standby = why,

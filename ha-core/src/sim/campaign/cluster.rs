@@ -53,6 +53,12 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
     let least = if watchdog == WatchdogSetup::Warden { 400 } else { 1_000 };
     let times = [(100, 800, least, 100), (50, 400, least, 100), (500, 4_000, 2_000, 500)];
     let chosen = draws.pick(&times).copied().unwrap_or(times[0]);
+    // From branches of their own, here and below, so that they disturb nothing else.
+    let mut fenced = draws.branch("fencing");
+    let fencing = [FencingSetup::Nobody, FencingSetup::Nodes][fenced.below(2) as usize];
+    // Short leases are over before anybody is fenced.
+    let long = fencing == FencingSetup::Nodes && fenced.below(3) > 0;
+    let chosen = if long { (1_000, 15_000, 5_000, 1_000) } else { chosen };
     let timing = LeaseTiming::new(ms(chosen.0), ms(chosen.1), ms(chosen.2), ms(chosen.3)).unwrap_or_default();
     let hierarchies = skewed(draws, &size.hierarchies);
     let areas = draws.between(1, 2).min(hierarchies);
@@ -63,8 +69,6 @@ pub(super) fn draw(draws: &mut Draws, size: &Size) -> Setup {
     } else {
         Timing { startup_grace: ms(5_000), ..Timing::default() }
     };
-    // From branches of their own, so that they disturb nothing else.
-    let fencing = [FencingSetup::Nobody, FencingSetup::Nodes][draws.branch("fencing").below(2) as usize];
     let mut groups = draws.branch("groups");
     let grouped = [0, 500][groups.below(2) as usize];
     let mut reserved = draws.branch("reservations");

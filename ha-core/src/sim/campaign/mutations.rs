@@ -27,7 +27,7 @@ fn found(mutation: Mutation, known: u64) -> Option<(u64, Violation)> {
 }
 
 /// The least seed that finds each, when this was last looked at.
-const KNOWN: [(Mutation, u64); 17] = [
+const KNOWN: [(Mutation, u64); 18] = [
     (Mutation::TakeWithoutWaiting, 1),
     (Mutation::CountUnacknowledgedRenewal, 48),
     (Mutation::ForgetDecided, 1),
@@ -45,6 +45,7 @@ const KNOWN: [(Mutation, u64); 17] = [
     (Mutation::IgnoreDefence, 37),
     (Mutation::NeverDefend, 37),
     (Mutation::TrustPlainPreempt, 37),
+    (Mutation::TakeOrderForProof, 97),
 ];
 
 #[test]

@@ -27,8 +27,10 @@ pub struct Totals {
     pub writes: u64,
     /// Claims given that another node had.
     pub takeovers: u64,
-    /// How often a machine reset itself.
+    /// How often a machine reset itself, or was reset.
     pub resets: u64,
+    /// How often one node had another one fenced.
+    pub fencings: u64,
     /// How often each kind of fault was injected.
     pub faults: BTreeMap<&'static str, u64>,
     /// What must not have been, by seed.
@@ -44,6 +46,7 @@ impl Totals {
         self.events += outcome.stats.events;
         self.takeovers += outcome.stats.takeovers;
         self.resets += outcome.stats.resets;
+        self.fencings += outcome.stats.fencings;
         self.writes += outcome.stats.writes;
         let reserved = |h: &&HierarchySetup| h.reservation().is_some();
         self.reserved += plan.setup.hierarchies.iter().filter(reserved).count() as u64;
@@ -71,13 +74,14 @@ impl fmt::Display for Totals {
         let hours = |span: Duration| span.as_secs_f64() / 3600.0;
         writeln!(
             f,
-            "{} seeds, {:.1} cluster-hours ({:.1} node-hours), {} events, {} takeovers, {} resets; {} violations",
+            "{} seeds, {:.1} cluster-hours ({:.1} node-hours), {} events, {} takeovers, {} resets, {} fencings; {} violations",
             self.seeds,
             hours(self.cluster_time),
             hours(self.node_time),
             self.events,
             self.takeovers,
             self.resets,
+            self.fencings,
             self.violations.len()
         )?;
         writeln!(f, "{} hierarchies with reservations, {} writes to their disks", self.reserved, self.writes)?;

@@ -13,12 +13,14 @@ use crate::test_support::{context, until, within};
 /// Says to a test that it is inside.
 const INSIDE: &str = "HA_TEST_INSIDE_SYSTEMD";
 
-/// The argument is the folder that becomes `/run`. The machine's files can be read but not written.
+/// The argument is the folder that becomes `/run`. The machine's files can be read but not written, and
+/// what it has enabled for itself is not.
 const BOOT: &str = r#"
 set -e
 mount --make-rprivate /
 mount --bind "$1" /run
 mount -o remount,bind,ro /
+mount -t tmpfs none /etc/systemd/system
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t proc proc /proc
