@@ -20,6 +20,7 @@ impl Engine {
     ) -> Option<R> {
         let lease_length = self.lease_length(name);
         let before = self.served_before(name);
+        let tenure_end = self.timers.get(&TimerKey::TenureEnd(name.clone()));
         let entry = self.entries.get_mut(name)?;
         let around = Around {
             judgement: &entry.judgement,
@@ -31,6 +32,7 @@ impl Engine {
             can_reset: self.config.can_reset,
             before,
             lease_length,
+            recalled_until: tenure_end.filter(|_| entry.life.is_recalled()),
             lease_is_good: entry.lease.as_ref().is_none_or(|l| self.leases.get(l).is_some_and(|l| l.is_good)),
         };
         let result = act(&mut entry.life, &around, self.now, &mut self.out);

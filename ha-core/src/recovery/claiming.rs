@@ -150,7 +150,8 @@ impl Life {
         let hurried = std::mem::take(&mut self.hurried);
         let transient = matches!(refusal, Refusal::Unreachable(_) | Refusal::Unfit(_));
         if let Some((_, since)) = self.recalled {
-            let patience = self.forced_stop_within(around);
+            // Its storage may take a while to be opened again: on a lease there is time until its end.
+            let patience = around.recalled_until.map_or(self.forced_stop_within(around), |end| end.since(since));
             if transient && now.since(since) < patience {
                 self.enter(Phase::Waiting, &refusal.to_string(), now, out);
                 self.timers.set(LifeTimer::Retry, now + Duration::from_millis(50));

@@ -91,6 +91,8 @@ pub(crate) struct Around<'a> {
     pub(crate) before: Option<(NodeName, Option<Time>)>,
     /// How long the tenure is from one renewal to its end, where it is a lease.
     pub(crate) lease_length: Option<Duration>,
+    /// What an earlier life of the agent left running is stopped then, if it cannot be proven before; known where it runs on a lease.
+    pub(crate) recalled_until: Option<Time>,
     /// Claims may be held on the shared lease that it needs, if it needs one.
     pub(crate) lease_is_good: bool,
 }

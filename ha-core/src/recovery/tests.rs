@@ -121,6 +121,7 @@ impl Fake {
             utility: self.utility,
             pressure: self.pressure,
             can_reset: self.can_reset,
+            recalled_until: None,
             before: None,
             lease_length: None,
             lease_is_good: true,

@@ -217,6 +217,24 @@ fn what_a_restarted_agent_cannot_prove_ends_with_the_tenure_of_its_earlier_life(
 }
 
 #[test]
+fn a_restarted_agent_has_until_the_end_of_the_lease_to_reach_its_storage() {
+    let mut cluster = on_a_lease();
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    let started = cluster.started_order.len();
+    cluster.truths.get_mut(&hier("web")).unwrap().until = cluster.now + secs(9);
+    cluster.kill_agent(ALPHA);
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().storage_cut = true;
+    cluster.start_agent(ALPHA);
+    cluster.run(secs(5));
+    assert!(!nothing_runs(&cluster), "{}", cluster.picture());
+    cluster.machines.get_mut(&node(ALPHA)).unwrap().storage_cut = false;
+    news(&mut cluster, Some(secs(9)), 0);
+    cluster.until("it serves", |c| c.serves(ALPHA, "web"));
+    assert_eq!(cluster.started_order.len(), started, "{}", cluster.picture());
+}
+
+#[test]
 fn nothing_begins_on_a_node_that_stood_still_until_its_lease_was_over() {
     let mut cluster = on_a_lease();
     cluster.fails(ALPHA, "server", Operation::Start);
