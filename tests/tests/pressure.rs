@@ -137,7 +137,7 @@ fn fifty_busy_programs_and_heavy_writing_move_nothing() -> Result<()> {
     }
     let rounds = rounds() - rounds_before;
     println!("rounds of the monitor meanwhile: {rounds}; the kernel: {}", fs::read_to_string("/proc/loadavg")?.trim());
-    assert!(rounds > 10, "the monitor was forgotten");
+    assert!(rounds > 3, "the monitor was forgotten: {rounds} rounds");
 
     let verdict = cluster.lab().witness().check()?;
     for (name, node) in [("web", "alpha"), ("other", "beta")] {
