@@ -150,6 +150,12 @@ impl Answer {
         if self.code == Code::NotRunning { Ok(()) } else { self.done() }
     }
 
+    /// Of a monitor after a stop: whether it says that the service runs. A generic error, which some agents give for what is stopped, does not.
+    pub(crate) fn says_not_stopped(&self) -> bool {
+        let runs = [Code::Success, Code::RunningPromoted, Code::FailedPromoted, Code::Degraded, Code::DegradedPromoted];
+        runs.contains(&self.code)
+    }
+
     /// Of a monitor.
     pub(crate) fn verdict(&self) -> Verdict {
         match self.code {

@@ -40,6 +40,9 @@ const META_DATA_WITHIN: Duration = Duration::from_secs(4);
 /// So many bytes of meta-data are read. The longest of a hundred known agents has 13 KiB.
 const META_DATA_BYTES: usize = 1 << 20;
 
+/// Between two looks whether it has stopped: the first pause, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
 /// Which agent, with which parameters, as the operator says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OcfSpec {
@@ -178,6 +181,31 @@ impl Ocf {
             tracing::debug!(resource = %context.resource, action = action.name, "{}", finished.output.trim_end());
         }
         Ok(Answer::new(action.name, finished))
+    }
+
+    /// Has the agent say that it is stopped. Some believe an init script whose stop ended nothing, and then their own monitor contradicts their
+    /// stop. Asks until it does not any more; one that says nothing of the service, or that something is not configured or installed, does not.
+    async fn prove_stopped(&self, context: &Context, deadline: Instant) -> Result<(), Failed> {
+        let mut pause = PAUSES.0;
+        let mut contradicted = Ok(());
+        loop {
+            let answer = match self.perform(Action::once("monitor"), context, None, deadline).await {
+                Ok(answer) => answer,
+                Err(e) => {
+                    tracing::warn!(resource = %context.resource, "after a stop that succeeded, its monitor: {e}");
+                    return contradicted;
+                }
+            };
+            if !answer.says_not_stopped() {
+                return Ok(());
+            }
+            contradicted = Err(Failed(format!("its stop succeeded, but {}", answer.describe())));
+            if Instant::now() + pause >= deadline {
+                return contradicted;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
     }
 
     /// The monitor that is due now.
@@ -319,7 +347,8 @@ impl Resource for Ocf {
     async fn stop(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         self.perform(Action::once("stop"), context, None, deadline).await?.stopped()?;
-        Started::of(&self.directories, context).prove_gone("its stop succeeded", deadline).await
+        Started::of(&self.directories, context).prove_gone("its stop succeeded", deadline).await?;
+        self.prove_stopped(context, deadline).await
     }
 
     /// What its start left is killed; then the agent's stop, for all that is no process: an address, a mount.
@@ -328,7 +357,8 @@ impl Resource for Ocf {
         let started = Started::of(&self.directories, context);
         started.kill(deadline).await?;
         self.perform(Action::once("stop"), context, None, deadline).await?.stopped()?;
-        started.prove_gone("it was killed and its stop succeeded", deadline).await
+        started.prove_gone("it was killed and its stop succeeded", deadline).await?;
+        self.prove_stopped(context, deadline).await
     }
 
     async fn monitor(&self, context: &Context) -> Verdict {

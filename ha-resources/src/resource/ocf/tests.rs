@@ -113,7 +113,13 @@ async fn exit_codes_mean_what_the_table_says() {
     let place = tempfile::tempdir().unwrap();
     let x = context("codes");
     let code = place.path().join("code");
-    let body = format!("echo noise; echo 'ocf-exit-reason:it is so' >&2; echo more; exit $(cat {})", code.display());
+    // The look after a stop that succeeded finds it stopped.
+    let stopped =
+        r#"case "$1 $code" in "stop 0") touch "$here/stopped" ;; "monitor 0") rm "$here/stopped" && exit 7 ;; esac"#;
+    let body = format!(
+        "code=$(cat {}); echo noise; echo 'ocf-exit-reason:it is so' >&2; echo more; {stopped}; exit $code",
+        code.display()
+    );
     let thing = agent(place.path(), None, &body);
     for (number, start, stop, verdict, adopted) in [
         (0, "", "", "good", "running"),
@@ -178,7 +184,7 @@ async fn what_a_start_forked_away_is_seen_after_a_stop_and_can_be_killed() {
     let place = tempfile::tempdir().unwrap();
     let daemon = place.path().join("daemon");
     let body = format!(
-        "case $1 in start) setsid sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 1000; done' >/dev/null 2>&1 & ;; esac",
+        "case $1 in start) setsid sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 1000; done' >/dev/null 2>&1 & ;; monitor) exit 7 ;; esac",
         daemon.display()
     );
     let thing = agent(place.path(), Some(cgroups), &body);
@@ -191,7 +197,35 @@ async fn what_a_start_forked_away_is_seen_after_a_stop_and_can_be_killed() {
     assert!(daemon.is_alive());
     thing.kill(&x).await.unwrap();
     assert!(!daemon.is_alive());
-    assert_eq!(log(place.path()), ["start 0", "stop 0", "stop 0"]);
+    assert_eq!(log(place.path()), ["start 0", "stop 0", "stop 0", "monitor 0"]);
+}
+
+#[tokio::test]
+async fn a_stop_is_not_believed_while_the_monitor_contradicts_it() {
+    let place = tempfile::tempdir().unwrap();
+    let x = within(&context("liar"), Duration::from_secs(3));
+    let monitor = |exit: &str| format!("[ $1 != monitor ] || {{ echo 'ocf-exit-reason:threads' >&2; {exit}; }}");
+    for code in [0, 8, 9, 190] {
+        let thing = agent(place.path(), None, &monitor(&format!("exit {code}")));
+        for why in [failed(thing.stop(&x).await), failed(thing.kill(&x).await)] {
+            assert!(why.contains("its stop succeeded, but its monitor answered"), "{code}: {why}");
+            assert!(why.contains(&code.to_string()) && why.contains("threads"), "{code}: {why}");
+        }
+    }
+    // Neither what cannot be looked at nor what says nothing contradicts it.
+    for code in [1, 2, 3, 4, 5, 6, 7, 42] {
+        agent(place.path(), None, &monitor(&format!("exit {code}"))).stop(&x).await.unwrap();
+    }
+    agent(place.path(), None, &monitor("sleep 1000")).stop(&x).await.unwrap();
+    // What was said once stands while nothing else is said.
+    let once = r#"mkdir "$here/once" 2>/dev/null && exit 0; sleep 1000"#;
+    let why = failed(agent(place.path(), None, &monitor(once)).stop(&x).await);
+    assert!(why.contains("its monitor answered 0"), "{why}");
+    // What ends a little later is waited for.
+    let later = r#"rm "$here/ends" 2>/dev/null && exit 0; exit 7"#;
+    let thing = agent(place.path(), None, &monitor(later));
+    std::fs::write(place.path().join("resource.d/test/ends"), "").unwrap();
+    thing.stop(&x).await.unwrap();
 }
 
 #[tokio::test]
