@@ -2,6 +2,7 @@
 //!
 //! Decides what environment they get, and that none survives the one who waits for it. Leaves what an exit code means to others.
 
+use std::fmt;
 use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -16,7 +17,7 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use crate::child::{self, Setup};
-use crate::proc::{ProcessId, Stat};
+use crate::proc::{self, ProcessId, Stat};
 use crate::{cgroup, process_group};
 
 /// Where programs are looked for, in place of the agent's own `PATH`.
@@ -55,8 +56,8 @@ pub(crate) enum Leftovers {
 #[derive(Clone, Default)]
 pub(crate) struct Input(pub(crate) Vec<u8>);
 
-impl std::fmt::Debug for Input {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.0.len())
     }
 }
@@ -200,6 +201,16 @@ pub(crate) fn most_of(timeout: Duration) -> Duration {
     timeout.saturating_sub((timeout / 20).min(Duration::from_millis(500)))
 }
 
+fn none_of(stuck: &[Stat], of: &str) -> Result<(), Failed> {
+    if stuck.is_empty() {
+        return Ok(());
+    }
+    Err(Failed(format!(
+        "a command for {of} does not end even by SIGKILL, the storage does not answer it: {}",
+        proc::list(stuck)
+    )))
+}
+
 /// Children that may still be there.
 #[derive(Debug, Default)]
 pub(crate) struct Children(Mutex<Vec<ProcessId>>);
@@ -212,9 +223,19 @@ impl Children {
         children.iter().filter_map(|child| child.stat()).collect()
     }
 
+    /// An error if one lives: a command for `of` that was given up and does not end.
+    pub(crate) fn none_stuck(&self, of: &str) -> Result<(), Failed> {
+        none_of(&self.alive(), of)
+    }
+
+    /// The same, after those that may still end by themselves had time to; before anything new is begun.
+    pub(crate) async fn none_stuck_by(&self, deadline: tokio::time::Instant, of: &str) -> Result<(), Failed> {
+        none_of(&self.gone(deadline).await, of)
+    }
+
     /// Waits for some seconds, but not beyond the deadline, until none lives; those that still do. What a look that goes on at the same time has begun
     /// ends by itself, and what was killed takes a moment to be gone: neither is stuck.
-    pub(crate) async fn gone(&self, deadline: tokio::time::Instant) -> Vec<Stat> {
+    async fn gone(&self, deadline: tokio::time::Instant) -> Vec<Stat> {
         let deadline = deadline.min(tokio::time::Instant::now() + ENDING);
         loop {
             let alive = self.alive();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ha_tests::asking::limit;
 use ha_tests::cluster::Lease;
 use ha_tests::kernel::database;
-use ha_tests::{Asking, Cluster, Interruption, Lab, Result, Trouble, Volume, eventually, mariadb};
+use ha_tests::{Asking, Cluster, Interruption, Lab, Result, Volume, eventually, mariadb, need};
 use tempfile::TempDir;
 
 /// A laboratory of namespaces has no SCSI disks. These are read and simulated in the tests of `ha-agent`, and run by `kernel_examples` and `kernel_nfs`.
@@ -37,18 +37,6 @@ fn no_example_is_forgotten() {
     eprintln!(
         "NOT RUN HERE, since namespaces have no SCSI disks (kernel_examples and kernel_nfs run them): {ON_RESERVATIONS:?}"
     );
-}
-
-/// An error that says so, loudly, if something that is to be tried is not here.
-fn need(programs: &[(&str, &str)]) -> Result<()> {
-    for (path, package) in programs {
-        if !Path::new(path).exists() {
-            return Err(Trouble::new(format!(
-                "this test NEEDS {package} ({path}): it was NOT RUN; install this package, or use tests/run"
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// What nginx needs to serve one page.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
 use ha_tests::kernel::ledger::judge;
 use ha_tests::kernel::nbd::{Exported, NBD_SERVER, NbdServer};
-use ha_tests::kernel::resource::{operate, operate_within};
+use ha_tests::kernel::resource::{expect, operate_within};
 use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, Network, Running};
-use ha_tests::{Result, Trouble, program};
+use ha_tests::{Result, program};
 
 const MIB: u64 = 1 << 20;
 
@@ -30,15 +30,6 @@ fn disk(name: &str, device: &str, export: &str, more: &str) -> String {
         r#"Nbd(name: "{name}", device: "{device}", server: Tcp("{NBD_SERVER}"), export: "{export}", timeout: "{}s"{more})"#,
         TIMEOUT.as_secs()
     )
-}
-
-fn expect(node: &Guest, operation: &str, resource: &str, expected: &str) -> Result<()> {
-    let said = operate(node, operation, resource)?;
-    eprintln!("{} {operation}: {said}", node.name());
-    if said.contains(expected) && (expected.contains(' ') || said == expected) {
-        return Ok(());
-    }
-    Err(Trouble::new(format!("{operation} of {resource} on {}: expected {expected}, and it said: {said}", node.name())))
 }
 
 /// Begins to watch a resource that runs.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ha_tests::kernel::ledger::judge;
 use ha_tests::kernel::resource::{operate, operate_within};
 use ha_tests::kernel::{ClaimKind, Guest, KernelCluster, KernelLab, LedgerClient, Network, disk_link};
-use ha_tests::{Result, Trouble, eventually, program};
+use ha_tests::{Result, Trouble, eventually, need, program};
 
 /// The hierarchy of the example.
 const FILES: &str = "files";
@@ -22,20 +22,12 @@ const MOUNTED: &str = "/run/files";
 /// The client's service, which writes to what it has mounted and answers when that is durable.
 const LEDGER: &str = "10.77.0.3:7000";
 
-fn need() -> Result<()> {
-    for (path, package) in [
-        ("/usr/sbin/rpc.nfsd", "nfs-kernel-server"),
-        ("/usr/sbin/nfsdcld", "nfs-kernel-server"),
-        ("/sbin/mount.nfs", "nfs-common"),
-    ] {
-        if !Path::new(path).exists() {
-            return Err(Trouble::new(format!(
-                "this test NEEDS {package} ({path}): it was NOT RUN; install this package, or use tests/run"
-            )));
-        }
-    }
-    Ok(())
-}
+/// What it runs, and the package of each.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("/usr/sbin/rpc.nfsd", "nfs-kernel-server"),
+    ("/usr/sbin/nfsdcld", "nfs-kernel-server"),
+    ("/sbin/mount.nfs", "nfs-common"),
+];
 
 /// The example, on the laboratory's first two nodes, its disk and its network.
 fn example() -> Result<String> {
@@ -61,7 +53,7 @@ fn shared(disk: &Path) -> Result<()> {
 
 /// Two nodes that serve the example, and gamma without an agent.
 fn served() -> Result<KernelCluster> {
-    need()?;
+    need(&PROGRAMS)?;
     let lab = KernelLab::with_nodes(&["alpha", "beta", "gamma"]).memory(192).ext4(shared);
     let cluster =
         KernelCluster::configured(lab, ClaimKind::Reservation, r#"Process(name: "app", command: ["/bin/true"])"#)?;
@@ -212,7 +204,7 @@ fn said(node: &Guest, operation: &str, resource: &str) -> Result<String> {
 /// stop by force from their end.
 #[test]
 fn a_client_of_a_server_that_is_gone_is_stopped_by_force_and_leaves_nothing() -> Result<()> {
-    need()?;
+    need(&PROGRAMS)?;
     let lab = KernelLab::with_nodes(&["alpha", "beta"]).memory(192).ext4(shared).boot()?;
     let (alpha, beta) = (lab.node("alpha"), lab.node("beta"));
     plain_server(alpha)?;

@@ -12,26 +12,18 @@ use std::time::Duration;
 
 use ha_tests::kernel::resource::operate_within;
 use ha_tests::kernel::{Guest, KernelLab, disk_link};
-use ha_tests::{Result, Trouble, eventually, page};
+use ha_tests::{Result, Trouble, eventually, need, page};
 
 /// What an agent's action may take on a busy machine; the longest of them takes a few seconds.
 const LIMIT: Duration = Duration::from_secs(50);
 
-fn need() -> Result<()> {
-    for (path, package) in [
-        ("/etc/init.d/nfs-kernel-server", "nfs-kernel-server"),
-        ("/sbin/mount.nfs", "nfs-common"),
-        ("/sbin/rpcbind", "rpcbind"),
-        ("/usr/lib/ocf/resource.d/heartbeat/nfsserver", "resource-agents"),
-    ] {
-        if !Path::new(path).exists() {
-            return Err(Trouble::new(format!(
-                "this test NEEDS {package} ({path}): it was NOT RUN; install this package, or use tests/run"
-            )));
-        }
-    }
-    Ok(())
-}
+/// What it runs, and the package of each.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("/etc/init.d/nfs-kernel-server", "nfs-kernel-server"),
+    ("/sbin/mount.nfs", "nfs-common"),
+    ("/sbin/rpcbind", "rpcbind"),
+    ("/usr/lib/ocf/resource.d/heartbeat/nfsserver", "resource-agents"),
+];
 
 /// What is on the disk before the first start: a directory that every client may write to.
 fn shared(disk: &Path) -> Result<()> {
@@ -109,7 +101,7 @@ fn nothing_is_left(node: &Guest) -> Result<()> {
 /// anew. Stopped or killed, it leaves nothing, so that the filesystem under it can go.
 #[test]
 fn a_server_by_its_agents_is_mounted_fails_and_leaves_nothing() -> Result<()> {
-    need()?;
+    need(&PROGRAMS)?;
     let lab = KernelLab::with_nodes(&["alpha", "beta"]).memory(192).ext4(shared).boot()?;
     let (alpha, beta) = (lab.node("alpha"), lab.node("beta"));
     prepare(alpha)?;

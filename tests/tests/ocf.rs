@@ -11,19 +11,7 @@ use ha_resources::resource::Directories;
 use ha_resources::resource::ocf::{AgentName, Ocf, OcfSpec, ROOT};
 use ha_tests::cluster::Lease;
 use ha_tests::kernel::database;
-use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually, mariadb};
-
-/// An error that says so, loudly, if something that is to be tried is not here.
-fn need(packages: &[(&str, &str)]) -> Result<()> {
-    for (path, package) in packages {
-        if !Path::new(path).exists() {
-            return Err(Trouble::new(format!(
-                "this test NEEDS {package} ({path}): it was NOT RUN; install this package, or use tests/run"
-            )));
-        }
-    }
-    Ok(())
-}
+use ha_tests::{Cluster, Lab, Result, Volume, eventually, mariadb, need};
 
 const RESOURCE_AGENTS: (&str, &str) = ("/usr/lib/ocf/resource.d/heartbeat/IPaddr2", "resource-agents");
 

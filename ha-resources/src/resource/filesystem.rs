@@ -33,7 +33,7 @@ use self::users::Target;
 use crate::command::{self, Children, Program, most_of};
 use crate::deadline::{Gate, by};
 use crate::mounts::{self, Mount};
-use crate::proc::{self, Stat};
+use crate::proc;
 use crate::resource::block::number as block_device;
 use crate::resource::process::FoundOn;
 
@@ -212,23 +212,7 @@ impl Filesystem {
 
     /// Commands of this resource that were given up and are still there.
     fn stuck(&self) -> Result<(), Failed> {
-        self.none_of(&self.children.alive())
-    }
-
-    /// The same, after those that may still end by themselves had time to; before anything new is begun.
-    async fn free(&self, deadline: Instant) -> Result<(), Failed> {
-        self.none_of(&self.children.gone(deadline).await)
-    }
-
-    fn none_of(&self, stuck: &[Stat]) -> Result<(), Failed> {
-        if stuck.is_empty() {
-            return Ok(());
-        }
-        Err(Failed(format!(
-            "a command for {} does not end even by SIGKILL, the storage does not answer it: {}",
-            self.spec.device,
-            proc::list(stuck)
-        )))
+        self.children.none_stuck(&self.spec.device)
     }
 
     async fn unmount(&self, context: &Context, evict: Evict) -> Result<(), Failed> {
@@ -430,7 +414,7 @@ fn is_of(mount: &Mount, source: &str) -> bool {
 impl Resource for Filesystem {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
-        self.free(deadline).await?;
+        self.children.none_stuck_by(deadline, &self.spec.device).await?;
         match self.mounted()? {
             Mounted::Reachable(_) => return Ok(()),
             Mounted::Astray(mount) => return Err(self.astray(&mount)),

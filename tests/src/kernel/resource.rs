@@ -26,6 +26,16 @@ pub fn operate_within(node: &Guest, operation: &str, limit: Duration, resource: 
     Ok(said.trim().to_owned())
 }
 
+/// The same, where it is known what comes of it: all of it, or some words of it.
+pub fn expect(node: &Guest, operation: &str, resource: &str, expected: &str) -> Result<()> {
+    let said = operate(node, operation, resource)?;
+    eprintln!("{} {operation}: {said}", node.name());
+    if said.contains(expected) && (expected.contains(' ') || said == expected) {
+        return Ok(());
+    }
+    Err(Trouble::new(format!("{operation} of {resource} on {}: expected {expected}, and it said: {said}", node.name())))
+}
+
 /// Runs the program.
 pub fn run(arguments: &[&str]) -> Result<String> {
     let [operation, limit, resource] = arguments else {

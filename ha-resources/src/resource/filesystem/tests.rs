@@ -1,5 +1,5 @@
 use super::*;
-use crate::proc::ProcessId;
+use crate::proc::{ProcessId, Stat};
 use crate::test_support::{context, until, within};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};

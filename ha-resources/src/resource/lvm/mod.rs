@@ -33,7 +33,6 @@ use super::block;
 use super::process::FoundOn;
 use crate::command::{self, Children, Finished, Program, environment_of, most_of};
 use crate::deadline::Gate;
-use crate::proc::{self, Stat};
 use crate::uevent;
 
 /// From one attempt to take away what is in use to the next.
@@ -244,23 +243,7 @@ impl Lvm {
 
     /// Commands that were given up and are still there.
     fn stuck(&self) -> Result<(), Failed> {
-        self.none_of(&self.children.alive())
-    }
-
-    /// The same, after those that may still end by themselves had time to; before anything new is begun.
-    async fn free(&self, deadline: Instant) -> Result<(), Failed> {
-        self.none_of(&self.children.gone(deadline).await)
-    }
-
-    fn none_of(&self, stuck: &[Stat]) -> Result<(), Failed> {
-        if stuck.is_empty() {
-            return Ok(());
-        }
-        Err(Failed(format!(
-            "a command for the volume group {} does not end even by SIGKILL, the storage does not answer it: {}",
-            self.spec.group,
-            proc::list(stuck)
-        )))
+        self.children.none_stuck(&format!("the volume group {}", self.spec.group))
     }
 
     /// Whether nothing of it is active, and no command that was given up may yet change that.
@@ -294,20 +277,23 @@ impl Lvm {
                 return Ok(());
             }
             if Instant::now() + PAUSE >= deadline {
-                self.stuck()?;
-                let names: Vec<String> = self
-                    .active()?
-                    .iter()
-                    .map(|one| format!("{}{}", one.device, block::kept_by(&one.directory)))
-                    .collect();
-                if names.is_empty() {
-                    return Ok(());
-                }
-                let why = why.map_or_else(String::new, |why| format!("; {why}"));
-                return Err(Failed(format!("still active, and in use: {}{why}", names.join(", "))));
+                return self.left(why);
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// When the time is over: an error that says what is left, and why. Who uses it comes first, since a command that had no more time may be
+    /// about to end.
+    fn left(&self, why: Option<String>) -> Result<(), Failed> {
+        let active = self.active()?;
+        if active.is_empty() {
+            return self.stuck();
+        }
+        let names: Vec<String> =
+            active.iter().map(|one| format!("{}{}", one.device, block::kept_by(&one.directory))).collect();
+        let why = why.map_or_else(String::new, |why| format!("; {why}"));
+        Err(Failed(format!("still active, and in use: {}{why}", names.join(", "))))
     }
 
     /// Has device-mapper remove what is in nobody's way, from above to below, as long as something goes.
@@ -375,7 +361,7 @@ impl Resource for Lvm {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         let environment = environment_of(context);
-        self.free(deadline).await?;
+        self.children.none_stuck_by(deadline, &format!("the volume group {}", self.spec.group)).await?;
         let own = self.system_id(&environment, deadline).await?;
         let group = self.group(FIELDS, &environment, deadline).await?;
         group.refusal(&self.spec.group)?;

@@ -24,7 +24,6 @@ use super::block::{self, Number};
 use super::process::FoundOn;
 use crate::command::{self, Children, Finished, Program, environment_of, most_of};
 use crate::deadline::Gate;
-use crate::proc::{self, Stat};
 use crate::uevent;
 
 /// From one attempt to stop what is in use to the next.
@@ -265,23 +264,7 @@ impl Md {
     }
 
     fn stuck(&self) -> Result<(), Failed> {
-        self.none_of(&self.children.alive())
-    }
-
-    /// The same, after those that may still end by themselves had time to; before anything new is begun.
-    async fn free(&self, deadline: Instant) -> Result<(), Failed> {
-        self.none_of(&self.children.gone(deadline).await)
-    }
-
-    fn none_of(&self, stuck: &[Stat]) -> Result<(), Failed> {
-        if stuck.is_empty() {
-            return Ok(());
-        }
-        Err(Failed(format!(
-            "a command for the array {} does not end even by SIGKILL, the storage does not answer it: {}",
-            self.spec.device.display(),
-            proc::list(stuck)
-        )))
+        self.children.none_stuck(&format!("the array {}", self.spec.device.display()))
     }
 
     async fn until_fault(&self) -> io::Result<String> {
@@ -306,7 +289,7 @@ impl Resource for Md {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         let environment = environment_of(context);
-        self.free(deadline).await?;
+        self.children.none_stuck_by(deadline, &format!("the array {}", self.spec.device.display())).await?;
         let mut seen = self.look(&environment, deadline).await?;
         if let Some(failed) = self.refused(&seen) {
             return Err(failed);
