@@ -32,6 +32,13 @@ pub enum Belief {
     Lost,
 }
 
+impl Belief {
+    /// Whether what it held is free, as far as a claim that tells one life from another is concerned.
+    pub fn is_gone(self) -> bool {
+        matches!(self, Belief::Gone | Belief::Fenced { .. })
+    }
+}
+
 /// What this node believes of every other one; shared, since a thousand hierarchies ask with the same beliefs.
 pub type Beliefs = Arc<BTreeMap<NodeName, Belief>>;
 

@@ -129,11 +129,7 @@ impl Take {
     fn somebody_may_live(&self, common: &Common) -> bool {
         let mine = common.keyring.node(common.me);
         self.request.is_some()
-            && common
-                .keyring
-                .nodes()
-                .iter()
-                .any(|node| Some(node) != mine && !matches!(self.belief(node), Belief::Gone | Belief::Fenced { .. }))
+            && common.keyring.nodes().iter().any(|node| Some(node) != mine && !self.belief(node).is_gone())
     }
 }
 
