@@ -1,3 +1,5 @@
+mod damaged;
+
 use super::*;
 use crate::proc::{ProcessId, Stat};
 use crate::test_support::{context, until, within};
