@@ -97,14 +97,18 @@ pub(crate) async fn answers(device: PathBuf, gate: &Gate, limit: Duration) -> Ve
     }
 }
 
-fn read(device: &Path) -> io::Result<()> {
+/// Reads the first block from the device itself. May hang.
+pub(crate) fn read(device: &Path) -> io::Result<()> {
     let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(device)?;
     let mut memory = vec![0_u8; 2 * LOOK];
     let start = memory.as_ptr().align_offset(LOOK);
     let page =
         memory.get_mut(start..start.saturating_add(LOOK)).ok_or_else(|| io::Error::other("no aligned memory"))?;
-    // A small device may end before.
-    file.read(page).map(drop)
+    // A small device may end before; one that was taken away has nothing left.
+    match file.read(page)? {
+        0 => Err(io::Error::other("it has no data any more")),
+        _ => Ok(()),
+    }
 }
 
 /// Waits, within a time, until a device's node is there: udev(7) makes it.

@@ -6,6 +6,7 @@
 //! node has the filesystem mounted.
 
 mod fsck;
+pub(crate) mod look;
 pub(crate) mod nfs;
 mod place;
 mod users;
@@ -18,6 +19,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 pub use self::fsck::Fsck;
+pub use self::look::Check;
 pub use self::place::{MountPoint, NotEmpty};
 use self::users::Target;
 use crate::command::{self, Children, Program, most_of};
@@ -61,6 +64,8 @@ pub struct FilesystemSpec {
     pub not_empty: NotEmpty,
     /// Where the device is found: with [`FoundOn::Hierarchy`] another resource of the hierarchy brings it.
     pub found_on: FoundOn,
+    /// What a monitor looks at beside whether it is mounted and answers. Default: nothing.
+    pub check: Option<Check>,
 }
 
 /// See the module's words.
@@ -70,6 +75,8 @@ pub struct Filesystem {
     children: Arc<Children>,
     /// A look at the filesystem that has not come back.
     looking: Gate,
+    /// Whether it was said that there is no room for the check.
+    full: AtomicBool,
     /// The mount that was seen last: by its number the users of one that was unmounted lazily are found.
     seen: Mutex<Option<Mount>>,
 }
@@ -102,7 +109,13 @@ enum Mounted {
 impl Filesystem {
     /// A filesystem that has not been looked at yet.
     pub fn new(spec: FilesystemSpec) -> Self {
-        Self { spec, children: Arc::default(), looking: Gate::default(), seen: Mutex::default() }
+        Self {
+            spec,
+            children: Arc::default(),
+            looking: Gate::default(),
+            full: AtomicBool::default(),
+            seen: Mutex::default(),
+        }
     }
 
     fn remember(&self, mount: &Mount) {
@@ -294,7 +307,11 @@ impl Filesystem {
         let users = users.await.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut)));
         let users =
             users.map_err(|e| Failed(format!("cannot see or signal who uses {}: {e}", self.spec.at.display())))?;
-        Ok(if users.is_empty() { "nobody that can be seen".to_owned() } else { proc::list(&users) })
+        Ok(match users.as_slice() {
+            [] if self.looking.enter().is_none() => "a look of its monitor that has not come back".to_owned(),
+            [] => "nobody that can be seen".to_owned(),
+            users => proc::list(users),
+        })
     }
 
     /// Proves, for a block device, that the kernel has no filesystem on it any more: one that was unmounted lazily, or is
@@ -441,22 +458,9 @@ impl Resource for Filesystem {
 
     async fn monitor(&self, context: &Context) -> Verdict {
         match self.fault() {
-            Ok(None) => {}
-            Ok(Some(why)) => return Verdict::Bad(why),
-            Err(e) => return Verdict::Unknown(cannot_see(&e).0),
-        }
-        let Some(inside) = self.looking.enter() else {
-            return Verdict::Unknown(format!("{} has still not answered an earlier look", self.spec.at.display()));
-        };
-        let at = self.spec.at.clone();
-        let looked = by(Instant::now() + most_of(context.timeout), move || {
-            let _inside = inside;
-            nix::sys::statvfs::statvfs(&at)
-        });
-        match looked.await {
-            Some(Ok(_)) => Verdict::Good,
-            Some(Err(e)) => Verdict::Bad(format!("{} answers: {e}", self.spec.at.display())),
-            None => Verdict::Unknown(format!("{} does not answer", self.spec.at.display())),
+            Ok(None) => self.look(context).await,
+            Ok(Some(why)) => Verdict::Bad(why),
+            Err(e) => Verdict::Unknown(cannot_see(&e).0),
         }
     }
 

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use ha_core::hierarchy::{Fields, Value};
 use ha_core::time::Span;
 use nix::sys::signal::Signal;
 
 use super::exec::ExecSpec;
-use super::filesystem::{FilesystemSpec, Fsck, MountPoint, NotEmpty, nfs};
+use super::filesystem::{self, FilesystemSpec, Fsck, MountPoint, NotEmpty, look, nfs};
 use super::process::{Check, FoundOn, ProcessSpec, Ready};
 use super::systemd::SystemdSpec;
 use crate::systemd::UnitName;
@@ -87,6 +87,7 @@ impl FilesystemSpec {
     ///     mount_point: Existing,           // or Created
     ///     not_empty: Refuse,               // or Allow
     ///     found_on: Node,                  // or Hierarchy: another resource of the hierarchy brings the device
+    ///     check: Write,                    // or Read; nothing without it
     /// )
     /// ```
     pub fn read(fields: &mut Fields<'_>) -> Option<FilesystemSpec> {
@@ -104,29 +105,40 @@ impl FilesystemSpec {
             choice(value, "treatment", &[("Refuse", NotEmpty::Refuse), ("Allow", NotEmpty::Allow)])
         });
         let found_on = found_on(fields);
-        let at = at?;
+        let check = fields.value("check").map_or(Some(None), |value| {
+            let choices = [("Read", filesystem::Check::Read), ("Write", filesystem::Check::Write)];
+            choice(value, "check", &choices).map(Some)
+        });
         // The kernel shows mount points in one way of writing only, and they are found again by it.
-        let plain: PathBuf = at.components().collect();
-        if !at.is_absolute() || plain.components().any(|part| part == std::path::Component::ParentDir) {
-            fields.problem("at", "a mount point is a whole path, from / on, without `..`", None);
+        let at: Option<PathBuf> = at.map(|at| at.components().collect());
+        let is_whole = |at: &PathBuf| at.is_absolute() && at.components().all(|part| part != Component::ParentDir);
+        let mut wrong = Vec::new();
+        if !at.as_ref().is_none_or(is_whole) {
+            wrong.push(("at", "a mount point is a whole path, from / on, without `..`"));
+        }
+        if let (Some(device), Some(true), Some(fsck)) = (&device, fstype.as_deref().map(nfs::is_nfs), fsck) {
+            wrong.extend(nfs::mistake(device, &options, fsck));
+        }
+        if let (Some(device), Some(Some(check))) = (&device, check) {
+            wrong.extend(look::mistake(check, device, &options).map(|mistake| ("check", mistake)));
+        }
+        for (field, mistake) in &wrong {
+            fields.problem(field, mistake, None);
+        }
+        if !wrong.is_empty() {
             return None;
         }
         let (device, fstype, fsck) = (device?, fstype?, fsck?);
-        if nfs::is_nfs(&fstype)
-            && let Some((field, mistake)) = nfs::mistake(&device, &options, fsck)
-        {
-            fields.problem(field, mistake, None);
-            return None;
-        }
         Some(FilesystemSpec {
             device,
-            at: plain,
+            at: at?,
             fstype,
             options,
             fsck,
             mount_point: mount_point?,
             not_empty: not_empty?,
             found_on: found_on?,
+            check: check?,
         })
     }
 }
@@ -371,5 +383,32 @@ mod tests {
         let (found, said) = read(text, FilesystemSpec::read);
         assert_eq!(found, None);
         assert!(said.contains("at some later time"), "{said}");
+    }
+
+    #[test]
+    fn what_a_monitor_of_a_filesystem_looks_at_is_read_and_every_mistake_is_told_at_its_place() {
+        let text = r#"Filesystem(device: "/dev/vdb1", at: "/srv", fstype: "ext4", check: Write)"#;
+        let (found, said) = read(text, FilesystemSpec::read);
+        assert_eq!((said.as_str(), found.unwrap().check), ("", Some(filesystem::Check::Write)));
+        let text = r#"Filesystem(device: "/dev/vdb1", at: "/srv", fstype: "ext4", options: ["ro"], check: Read)"#;
+        let (found, said) = read(text, FilesystemSpec::read);
+        assert_eq!((said.as_str(), found.unwrap().check), ("", Some(filesystem::Check::Read)));
+        for (text, expected) in [
+            (r#"Filesystem(device: "/dev/vdb1", at: "/srv", fstype: "ext4", check: Wirte)"#, "did you mean `Write`?"),
+            (r#"Filesystem(device: "/dev/vdb1", at: "/srv", fstype: "ext4", check: "Write")"#, "Read, Write"),
+            (r#"Filesystem(device: "files:/srv", at: "/srv", fstype: "nfs", check: Read)"#, "none below /dev"),
+            (r#"Filesystem(device: "/dev/x", at: "/s", fstype: "xfs", options: ["a,ro"], check: Write)"#, "say `ro`"),
+        ] {
+            let (found, said) = read(text, FilesystemSpec::read);
+            assert_eq!(found, None);
+            let place = format!("web.ron:1:{}", text.find("check: ").unwrap() + "check: ".len() + 1);
+            assert!(said.contains(&place) && said.contains(expected), "{text}: {said}");
+        }
+        // None hides another.
+        let text = r#"Filesystem(device: "files", at: "srv", fstype: "nfs", check: Read)"#;
+        let (_, said) = read(text, FilesystemSpec::read);
+        for expected in ["whole path", "server:/place", "none below /dev"] {
+            assert!(said.contains(expected), "{expected} is missing in {said}");
+        }
     }
 }

@@ -1,4 +1,5 @@
 mod damaged;
+mod looked_at;
 
 use super::*;
 use crate::proc::{ProcessId, Stat};
@@ -62,6 +63,7 @@ impl Storage {
             mount_point: MountPoint::Created,
             not_empty: NotEmpty::Refuse,
             found_on: FoundOn::Node,
+            check: None,
         }
     }
 
@@ -263,6 +265,7 @@ async fn what_this_node_lacks_is_said_before_it_matters() {
         mount_point: MountPoint::Existing,
         not_empty: NotEmpty::Allow,
         found_on: FoundOn::Node,
+        check: None,
     };
     let Failed(why) = Filesystem::new(spec.clone()).ready().await.unwrap_err();
     assert!(why.contains("no-such-device") && why.contains("`found_on: Hierarchy`"), "{why}");

@@ -33,8 +33,9 @@ impl Target {
 
 /// Where a path leads.
 #[derive(Clone, Copy)]
-struct Place {
-    mount: u64,
+pub(super) struct Place {
+    /// The kernel's number of the mount; 0 where the kernel does not tell.
+    pub(super) mount: u64,
     device: (u32, u32),
 }
 
@@ -72,7 +73,7 @@ fn mapped_device(line: &str) -> Option<(u32, u32)> {
 }
 
 /// Asks without going to the storage (`AT_STATX_DONT_SYNC`), which may not answer any more.
-fn place_of(path: &Path) -> Option<Place> {
+pub(super) fn place_of(path: &Path) -> Option<Place> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is a live C string, and the buffer is one `statx`, which all zeroes are valid for.
