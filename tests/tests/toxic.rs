@@ -67,7 +67,10 @@ fn a_service_that_dies_on_its_input_everywhere_is_left_alone_until_it_is_cleared
     });
     until_quarantined(&cluster);
     let tried = starts(place);
-    eprintln!("{tried} starts");
+    let won = |node| Ok(cluster.events(node)?.iter().filter(|event| event.kind() == "claim-won").count());
+    let tenures = NODES.into_iter().map(won).collect::<Result<Vec<usize>>>()?;
+    eprintln!("{tried} starts in tenures of {NODES:?}: {tenures:?}");
+    assert_eq!(tenures.iter().sum::<usize>(), 3, "{tenures:?} tenures before it was left alone");
     for words in ["in quarantine", "cannot read line 3:poison of the input", "ha clear ledger"] {
         eventually(&format!("gamma says why, with {words:?}"), || {
             let why = cluster.ask("gamma", &["why", "ledger"]).map_err(|trouble| trouble.to_string())?;
