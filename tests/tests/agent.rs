@@ -52,10 +52,16 @@ fn an_agent_that_is_not_restarted_loses_its_services_in_order() -> Result<()> {
     Ok(())
 }
 
-/// Local recovery: a service that crashes is started again in place, in the same tenure.
+/// Local recovery: a service that crashes is started again in place, in the same tenure. That it ended is told by the kernel: nothing asks for an hour.
 #[test]
 fn a_service_that_crashes_is_restarted_in_place() -> Result<()> {
-    let cluster = Cluster::serving(&["alpha", "beta"], 1, "web")?;
+    let nodes = ["alpha", "beta"];
+    let text = served("web", &nodes)?;
+    let unasked = text.replace("name: \"app\",", "name: \"app\", monitoring: (every: \"1h\"),");
+    assert_ne!(unasked, text);
+    let cluster = Cluster::new(Lab::with_nodes(&nodes), 1, &[("web", unasked)])?;
+    cluster.start()?;
+    cluster.until_placed("web", "alpha");
     assert_eq!(cluster.node("alpha").kill_program("lab-service")?, 1);
     eventually("a second instance has started", || {
         let verdict = cluster.lab().witness().check().map_err(|trouble| trouble.to_string())?;
@@ -63,6 +69,8 @@ fn a_service_that_crashes_is_restarted_in_place() -> Result<()> {
     });
     cluster.until_placed("web", "alpha");
     assert_eq!(cluster.lab().witness().check()?.nodes_of("web"), ["alpha"]);
+    let told = cluster.until_said("alpha", &["history", "web"], &["web: local recovery on alpha", "T_detect"]);
+    println!("killed, and not asked about: {told}");
     Ok(())
 }
 
