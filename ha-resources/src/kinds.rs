@@ -143,6 +143,21 @@ impl Kinds for Builtin {
         &["Process", "Exec", "Filesystem", "Address", "Ocf", "Lsb", "Systemd", "Route", "Lvm", "Md", "Nbd"]
     }
 
+    fn resource_kind_for(&self, word: &str) -> Option<&'static str> {
+        Some(match word.to_lowercase().as_str() {
+            "script" | "command" | "commands" | "custom" => "Exec",
+            "program" | "daemon" | "application" | "app" => "Process",
+            "mount" | "disk" | "volume" => "Filesystem",
+            "ip" | "vip" | "ipaddr" | "ipaddr2" | "virtualip" => "Address",
+            "init" | "initscript" | "sysv" => "Lsb",
+            "unit" | "service" => "Systemd",
+            "gateway" => "Route",
+            "volumegroup" | "vg" => "Lvm",
+            "raid" | "mdraid" | "array" => "Md",
+            _ => return None,
+        })
+    }
+
     fn claim_kinds(&self) -> &[&'static str] {
         &["LockArea", "Reservation"]
     }
@@ -185,6 +200,40 @@ impl Kinds for Builtin {
             "Disk" => DiskSpec::read(fields).map(ProbeDefinition::Disk),
             "Exec" => ExecProbeSpec::read(fields).map(ProbeDefinition::Exec),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ha_core::hierarchy::{Source, read_sources};
+
+    use super::*;
+
+    /// What is said of a hierarchy with a resource of this kind.
+    fn said(kind: &str) -> String {
+        let text = format!(
+            "Hierarchy(name: \"web\", nodes: [\"alpha\"], claim: LockArea(\"main\"), resources: [{kind}(name: \"app\", start: [\"/bin/app\"])])"
+        );
+        read_sources(&[Source::new("web.ron", &text)], &Builtin).diagnostics.to_string()
+    }
+
+    #[test]
+    fn what_other_programs_call_a_kind_is_understood() {
+        for (word, kind) in [("Script", "Exec"), ("Mount", "Filesystem"), ("IPaddr2", "Address"), ("Service", "Systemd")] {
+            let told = said(word);
+            assert!(told.contains(&format!("there is no kind of resource `{word}`: expected one of Process, Exec,")), "{told}");
+            assert!(told.contains(&format!("did you mean `{kind}`?")), "{told}");
+        }
+        assert!(said("Filsystem").contains("did you mean `Filesystem`?"));
+        assert!(!said("Teapot").contains("did you mean"));
+    }
+
+    #[test]
+    fn no_kind_is_suggested_that_there_is_not() {
+        for word in ["script", "daemon", "mount", "vip", "init", "unit", "gateway", "vg", "raid"] {
+            let kind = Builtin.resource_kind_for(word).unwrap();
+            assert!(Builtin.resource_kinds().contains(&kind), "{kind}");
         }
     }
 }

@@ -37,6 +37,12 @@ pub trait Kinds {
     /// The kinds of probes.
     fn probe_kinds(&self) -> &[&'static str];
 
+    /// The kind of resource for what somebody calls by another word, one that other programs use perhaps: it is suggested where that word is written. The
+    /// default is that none is known, and what is suggested is the kind whose name is nearly the same.
+    fn resource_kind_for(&self, _word: &str) -> Option<&'static str> {
+        None
+    }
+
     /// The nodes of the cluster, if they are known here: a hierarchy that names another one is then refused. The default is that
     /// they are not.
     fn cluster_nodes(&self) -> Option<&[NodeName]> {

@@ -249,9 +249,15 @@ impl<'a> Value<'a> {
 
     /// Says that a name is none of those known, with the likeliest one.
     pub fn unknown_name<S: AsRef<str>>(&self, what: &str, name: &str, known: &[S]) {
+        self.unknown_name_for(what, name, known, None);
+    }
+
+    /// As [`Value::unknown_name`], where it may be known which one is `meant`.
+    pub(super) fn unknown_name_for<S: AsRef<str>>(&self, what: &str, name: &str, known: &[S], meant: Option<&str>) {
         let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
         let message = format!("there is no {what} `{name}`: expected {}", one_of(&known));
-        self.problems.add(&self.head(), message, suggest(name, known));
+        let help = meant.map_or_else(|| suggest(name, known), |meant| Some(format!("did you mean `{meant}`?")));
+        self.problems.add(&self.head(), message, help);
     }
 
     /// A stable digest of the value, whatever its layout and comments and the order of its fields; of a struct, without the

@@ -46,7 +46,7 @@ fn read_resource<'a, K: Kinds>(value: Value<'a>, kinds: &K) -> Draft<'a, K::Reso
     let known = kinds.resource_kinds();
     let Some((kind, mut fields)) = value.variant(&format!("a resource: {}", one_of(known))) else { return nothing };
     if !known.contains(&kind) {
-        value.unknown_name("kind of resource", kind, known);
+        value.unknown_name_for("kind of resource", kind, known, kinds.resource_kind_for(kind));
         // Which other fields it may have is not known.
         return Draft { name: read_name(&mut fields), requires: read_requires(&mut fields), whole: None };
     }
