@@ -246,7 +246,7 @@ fn every_example_is_served_and_taken_over() -> Result<()> {
         ("search", "beta"),
         ("orders", "gamma"),
         ("queue", "gamma"),
-        ("reports", "gamma"),
+        ("reports", "beta"),
         ("mailer", "gamma"),
     ];
     for (hierarchy, node) in preferred {

@@ -101,7 +101,8 @@ fn what_a_probe_finds_to_be_of_no_use_is_served_elsewhere() -> Result<()> {
         ("/usr/local/bin/render", forever.as_str()),
         ("/usr/local/bin/licensed", forever.as_str()),
     ];
-    let hierarchies = page("probes", &places)?;
+    let mut hierarchies = page("probes", &places)?;
+    hierarchies.retain(|(name, _)| !OF_A_GROUP.contains(&name.as_str()));
     let cluster = cluster(&hierarchies)?;
     neighbours(&cluster)?;
     for node in cluster.lab().nodes() {
@@ -138,5 +139,31 @@ fn what_a_probe_finds_to_be_of_no_use_is_served_elsewhere() -> Result<()> {
             assert_eq!(status.place(other), Some("alpha"), "{other} moved, after {fault}");
         }
     }
+    Ok(())
+}
+
+/// The examples of `Spread` on probes.md.
+const OF_A_GROUP: [&str; 2] = ["north", "south"];
+
+/// probes.md: the two of a group are on two nodes, on the one that is left, and on two again.
+#[test]
+fn hierarchies_of_a_group_are_on_different_nodes_as_long_as_there_are_some() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let forever = script(folder.path(), "forever", "exec /bin/sleep 1000000")?;
+    let mut group = page("probes", &[("1min", "1s"), ("/usr/local/bin/site", &forever)])?;
+    group.retain(|(name, _)| OF_A_GROUP.contains(&name.as_str()));
+    let cluster = cluster(&group)?;
+    cluster.start()?;
+    let apart = || {
+        cluster.until_placed("north", "alpha");
+        cluster.until_placed("south", "beta");
+    };
+    apart();
+    cluster.node("beta").power_off()?;
+    cluster.until_placed("south", "alpha");
+    cluster.until_placed("north", "alpha");
+    cluster.node("beta").power_on()?;
+    apart();
     Ok(())
 }
