@@ -55,6 +55,40 @@ fn commands_of_ones_own_open_and_close_a_gate() -> Result<()> {
     Ok(())
 }
 
+/// route.md: what the node with the service sends to the branch leaves by the right way, from the service's address; and no other node's does.
+#[test]
+fn a_route_goes_with_its_address() -> Result<()> {
+    let places = [("10.0.0.12", "10.77.0.112"), ("\"10.0.0.1\"", "\"10.77.0.200\"")];
+    let cluster = cluster(&page("route", &places)?)?;
+    cluster.start()?;
+    let is_only_on = |node: &str, other: &str| -> Result<()> {
+        cluster.until_placed("office", node);
+        let shown = on(cluster.node(node), "ip -4 route show to exact 10.20.0.0/16")?;
+        assert_eq!(
+            shown.trim(),
+            "10.20.0.0/16 via 10.77.0.200 dev eth0 proto static src 10.77.0.112 metric 100",
+            "on {node}"
+        );
+        let way = on(cluster.node(node), "ip -4 route get 10.20.3.4")?;
+        assert!(way.contains("via 10.77.0.200 dev eth0 src 10.77.0.112"), "on {node}: {way}");
+        assert_eq!(on(cluster.node(other), "ip -4 route show to exact 10.20.0.0/16")?, "", "on {other}");
+        Ok(())
+    };
+    is_only_on("alpha", "beta")?;
+
+    on(cluster.node("alpha"), "ip route del 10.20.0.0/16")?;
+    let why = "branch failed (monitor): there is no route to 10.20.0.0/16";
+    cluster.until_said("alpha", &["history"], &["office: local recovery on alpha", why]);
+    is_only_on("alpha", "beta")?;
+
+    cluster.ask("alpha", &["move", "office", "beta"])?;
+    is_only_on("beta", "alpha")?;
+    cluster.node("beta").power_off()?;
+    cluster.until_placed("office", "alpha");
+    on(cluster.node("alpha"), "ip -4 route show to exact 10.20.0.0/16 | grep -q 10.77.0.112")?;
+    Ok(())
+}
+
 /// Something that is useful to both nodes, in the clients' network: a port, and a page on another address.
 fn neighbours(cluster: &Cluster) -> Result<()> {
     cluster.lab().as_client(|| {

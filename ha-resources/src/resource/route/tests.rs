@@ -53,6 +53,11 @@ impl Machine {
         self.run(async move { route.stop(&context("way")).await })
     }
 
+    fn kill(&self, route: &Arc<Route>) -> Result<(), Failed> {
+        let route = route.clone();
+        self.run(async move { route.kill(&context("way")).await })
+    }
+
     fn monitor(&self, route: &Arc<Route>) -> Verdict {
         let route = route.clone();
         self.run(async move { route.monitor(&context("way")).await })
@@ -115,8 +120,8 @@ fn routes_come_and_go_as_asked_for_any_number_of_times() {
             assert_eq!(machine.monitor(&route), Verdict::Good, "{text}");
             assert_eq!(machine.adopt(&route), Ok(Found::Running), "{text}");
         }
-        for _ in 0..2 {
-            machine.stop(&route).unwrap_or_else(|e| panic!("{text}: {e}"));
+        for end in [Machine::stop, Machine::kill, Machine::kill] {
+            end(&machine, &route).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert!(
                 !machine.network.ip("route show table all").contains(expected) || !shown().contains(expected),
                 "{text}: {}",
@@ -127,6 +132,9 @@ fn routes_come_and_go_as_asked_for_any_number_of_times() {
                 "{text}"
             );
         }
+        machine.start(&route).unwrap_or_else(|e| panic!("{text}: {e}"));
+        machine.kill(&route).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(machine.adopt(&route), Ok(Found::Stopped), "{text}");
     }
 }
 
@@ -145,6 +153,7 @@ fn a_route_of_somebody_else_is_neither_replaced_nor_removed() {
         assert!(matches!(machine.monitor(&route), Verdict::Bad(why) if why.contains("leads elsewhere")));
         assert_eq!(machine.adopt(&route), Ok(Found::Stopped));
         machine.stop(&route).unwrap();
+        machine.kill(&route).unwrap();
         assert!(machine.network.ip(&format!("{family} route show")).contains(theirs));
     }
     // With another metric there is room for both.
