@@ -62,6 +62,11 @@ impl Machine {
         self.run(async move { address.stop(&context("vip")).await })
     }
 
+    fn kill(&self, address: &Arc<Address>) -> Result<(), Failed> {
+        let address = address.clone();
+        self.run(async move { address.kill(&context("vip")).await })
+    }
+
     fn monitor(&self, address: &Arc<Address>) -> Verdict {
         let address = address.clone();
         self.run(async move { address.monitor(&context("vip")).await })
@@ -209,10 +214,20 @@ fn every_operation_may_be_repeated_and_what_is_left_over_is_taken_over() {
         alpha.start(&address).unwrap();
         assert_eq!(alpha.monitor(&address), Verdict::Good);
         assert_eq!(alpha.network.ip("-o address show dev eth0").matches(&format!(" {ip}/")).count(), 1);
-        alpha.stop(&address).unwrap();
-        alpha.stop(&address).unwrap();
+        for (end, again) in
+            [(Machine::stop as fn(&_, &_) -> _, Machine::kill as fn(&_, &_) -> _), (Machine::kill, Machine::stop)]
+        {
+            end(alpha, &address).unwrap();
+            assert!(!alpha.has(ip));
+            assert!(matches!(alpha.monitor(&address), Verdict::Bad(why) if why.contains("is not on eth0")));
+            end(alpha, &address).unwrap();
+            again(alpha, &address).unwrap();
+            alpha.start(&address).unwrap();
+            assert!(alpha.has(ip));
+        }
+        alpha.kill(&address).unwrap();
         assert!(!alpha.has(ip));
-        assert!(matches!(alpha.monitor(&address), Verdict::Bad(why) if why.contains("is not on eth0")));
+        eventually("nothing is said of it", || address.lock().as_ref().is_none_or(AbortHandle::is_finished));
     }
 }
 
@@ -252,6 +267,25 @@ fn the_first_announcements_come_however_busy_the_network_is() {
     assert_eq!(lan.alpha.monitor(&held), Verdict::Good);
     lan.client.ip("link set alpha up");
     ear.announcement("10.99.0.10", MAC_ALPHA);
+}
+
+/// Without anything that happens: the first ones, and then as often as it was asked for.
+#[test]
+fn an_address_is_announced_again_from_time_to_time() {
+    let Some(lan) = Lan::new() else { return };
+    let ear = lan.ear();
+    let mut often = spec(VIP);
+    often.announce_every = Duration::from_secs(1);
+    let _held = lan.alpha.holding(often);
+    for _ in 0..=AGAIN.len() {
+        ear.announcement("10.99.0.10", MAC_ALPHA);
+    }
+    let first_ones = Instant::now();
+    for _ in 0..3 {
+        ear.announcement("10.99.0.10", MAC_ALPHA);
+    }
+    // Three at the usual 30 s would take longer.
+    assert!(first_ones.elapsed() < BOUND);
 }
 
 #[test]
