@@ -220,9 +220,14 @@ mod tests {
 
     #[test]
     fn what_other_programs_call_a_kind_is_understood() {
-        for (word, kind) in [("Script", "Exec"), ("Mount", "Filesystem"), ("IPaddr2", "Address"), ("Service", "Systemd")] {
+        for (word, kind) in
+            [("Script", "Exec"), ("Mount", "Filesystem"), ("IPaddr2", "Address"), ("Service", "Systemd")]
+        {
             let told = said(word);
-            assert!(told.contains(&format!("there is no kind of resource `{word}`: expected one of Process, Exec,")), "{told}");
+            assert!(
+                told.contains(&format!("there is no kind of resource `{word}`: expected one of Process, Exec,")),
+                "{told}"
+            );
             assert!(told.contains(&format!("did you mean `{kind}`?")), "{told}");
         }
         assert!(said("Filsystem").contains("did you mean `Filesystem`?"));
