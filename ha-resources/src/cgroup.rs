@@ -4,12 +4,18 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use nix::sys::uio;
+use tokio::io::Interest;
 
 use crate::mounts;
-use crate::proc::Stat;
+use crate::proc::{self, Stat};
+
+/// The file of a group that tells whether anything lives in it. The kernel marks it (`POLLPRI`) when that changes.
+const EVENTS: &str = "cgroup.events";
 
 /// Where groups of ours would be, if there is a version 2 hierarchy: a directory `ha` at its top. It lies outside the
 /// agent's own group on purpose, so that nothing that ends the agent's group ends the services.
@@ -40,6 +46,39 @@ pub(crate) fn members(group: &Path) -> io::Result<Vec<Stat>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a process lives in the group or below it. Zombies do not count.
+pub(crate) fn is_populated(group: &Path) -> io::Result<bool> {
+    match fs::File::open(group.join(EVENTS)) {
+        Ok(events) => says_populated(&events),
+        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Waits until no process lives in the group and below it; not at all if none does.
+pub(crate) async fn emptied(group: &Path) -> io::Result<()> {
+    let events = match fs::File::open(group.join(EVENTS)) {
+        Ok(events) => proc::wait_for(OwnedFd::from(events), Interest::PRIORITY)?,
+        Err(e) if is_gone(&e) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    // What changes after it was read marks the file anew, and a mark is taken away before it is read again.
+    while says_populated(events.get_ref())? {
+        events.ready(Interest::PRIORITY).await?.clear_ready();
+    }
+    Ok(())
+}
+
+/// Reads `cgroup.events` from its begin.
+fn says_populated(events: impl AsFd) -> io::Result<bool> {
+    let mut text = [0; 256];
+    match uio::pread(events, &mut text, 0).map_err(io::Error::from) {
+        Ok(length) => Ok(text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 1")),
+        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Ends every process in the group and below it, forks included: by `cgroup.kill` (since Linux 5.14), else one by one.

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::signal::Signal;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A process as `/proc/PID/stat` shows it (proc_pid_stat(5)).
@@ -158,8 +159,13 @@ fn open_pid(pid: i32) -> io::Result<OwnedFd> {
 
 /// A descriptor that tokio waits on; one of a process is readable once the process has exited.
 pub(crate) fn wait_on(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    wait_for(descriptor, Interest::READABLE | Interest::WRITABLE)
+}
+
+/// The same for something else than bytes to read or room to write.
+pub(crate) fn wait_for(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
-    unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(Into::into)
 }
 
 /// The kernel's identity of this boot (random(4)), by which a record of an earlier boot is known.

@@ -54,6 +54,26 @@ impl<'a> Started<'a> {
         process_group::members(&self.handles()).map_err(|e| cannot_see(&e))
     }
 
+    /// Whether anything of it lives; no where nothing can be known.
+    pub(crate) fn is_populated(&self) -> bool {
+        self.group().is_some_and(|group| cgroup::is_populated(&group).unwrap_or(false))
+    }
+
+    /// Waits until nothing of it lives; for ever where the kernel does not tell.
+    pub(crate) async fn emptied(&self) {
+        let emptied = match self.group() {
+            Some(group) => cgroup::emptied(&group).await,
+            None => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        };
+        if let Err(error) = emptied {
+            tracing::warn!(
+                hierarchy = %self.context.hierarchy, resource = %self.context.resource, %error,
+                "the end of what its start left is seen by its monitor only"
+            );
+            std::future::pending().await
+        }
+    }
+
     /// Takes the group away, if nothing lives in it.
     pub(crate) fn forget(&self) {
         if let Some(group) = self.group()

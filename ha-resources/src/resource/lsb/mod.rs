@@ -26,6 +26,9 @@ use crate::proc;
 /// Where scripts are looked for that are given by name.
 const FOLDERS: [&str; 2] = ["/etc/init.d", "/etc/rc.d/init.d"];
 
+/// A script whose program has ended has so long to answer: as long as a monitor of a resource with the default time-outs.
+const ASKED_WITHIN: Duration = Duration::from_secs(20);
+
 /// A script is asked again after so long, at first and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
@@ -74,6 +77,8 @@ impl LsbSpec {
 pub struct Lsb {
     spec: LsbSpec,
     directories: Directories,
+    /// Held while it is looked at: the one who watches looks, too.
+    looks: tokio::sync::Mutex<()>,
 }
 
 /// What is known of the control group of what a start left.
@@ -90,7 +95,7 @@ enum Group {
 impl Lsb {
     /// A script that was not run yet.
     pub fn new(spec: LsbSpec, directories: Directories) -> Self {
-        Self { spec, directories }
+        Self { spec, directories, looks: tokio::sync::Mutex::new(()) }
     }
 
     fn started<'a>(&'a self, context: &'a Context) -> Started<'a> {
@@ -289,7 +294,21 @@ impl Resource for Lsb {
 
     async fn monitor(&self, context: &Context) -> Verdict {
         let deadline = Instant::now() + most_of(context.timeout);
+        let _alone = self.looks.lock().await;
         self.look(context, deadline).await.unwrap_or_else(|Failed(why)| Verdict::Unknown(why))
+    }
+
+    /// The end of all that its start left is told by the kernel, and is bad whatever the script says; it is asked for the reason.
+    async fn watch(&self, context: &Context) -> String {
+        let started = self.started(context);
+        if started.has_group() {
+            started.emptied().await;
+            let _alone = self.looks.lock().await;
+            if let Ok(Verdict::Bad(why)) = self.look(context, Instant::now() + ASKED_WITHIN).await {
+                return why;
+            }
+        }
+        std::future::pending().await
     }
 
     async fn ready(&self) -> Result<(), Failed> {

@@ -55,6 +55,11 @@ async fn until_dead(process: ProcessId) {
     until("it is dead", || (!process.is_alive()).then_some(())).await;
 }
 
+async fn end(process: ProcessId) {
+    process.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+    until_dead(process).await;
+}
+
 #[tokio::test]
 async fn a_script_by_the_book_is_started_watched_adopted_and_stopped() {
     // Where there are no control groups, too.
@@ -69,8 +74,7 @@ async fn a_script_by_the_book_is_started_watched_adopted_and_stopped() {
         assert_eq!(book.monitor(&x).await, Verdict::Good);
         assert_eq!(book.adopt(&x).await, Ok(Found::Running));
         let first = daemon(place.path()).unwrap();
-        first.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
-        until_dead(first).await;
+        end(first).await;
         assert!(bad(book.monitor(&x).await).contains("its status answered 1 (it is dead and left its pid file)"));
         assert_eq!(book.adopt(&x).await, Ok(Found::Stopped));
         book.start(&x).await.unwrap();
@@ -80,6 +84,33 @@ async fn a_script_by_the_book_is_started_watched_adopted_and_stopped() {
         assert!(bad(book.monitor(&x).await).contains("its status answered 3 (it does not run)"));
         book.stop(&x).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_death_of_a_program_is_known_without_its_status() {
+    let Some(cgroups) = usable_cgroups() else { return };
+    let x = context("dies");
+    let in_service = within(&x, Duration::MAX);
+    for (judge, expected) in
+        [(Judge::Script, "its status answered 1"), (Judge::Group, "nothing runs any more of what its start left")]
+    {
+        let place = tempfile::tempdir().unwrap();
+        script(place.path(), "", Some(cgroups.clone()), judge).start(&x).await.unwrap();
+        // By the next life of this program.
+        let book = script(place.path(), "", Some(cgroups.clone()), judge);
+        assert_eq!(book.adopt(&x).await, Ok(Found::Running));
+        let daemon = daemon(place.path()).unwrap();
+        let bounded = tokio::time::timeout(Duration::from_secs(30), book.watch(&in_service));
+        let (why, ()) = tokio::join!(bounded, end(daemon));
+        assert!(why.as_ref().unwrap().contains(expected), "{why:?}");
+        book.stop(&x).await.unwrap();
+    }
+    // Where nothing can be known, it waits for its status.
+    let place = tempfile::tempdir().unwrap();
+    let book = script(place.path(), "", None, Judge::Script);
+    book.start(&x).await.unwrap();
+    end(daemon(place.path()).unwrap()).await;
+    assert!(tokio::time::timeout(Duration::from_millis(100), book.watch(&in_service)).await.is_err());
 }
 
 #[tokio::test]
@@ -124,8 +155,7 @@ async fn a_status_that_always_says_that_it_runs_is_found_out_by_the_group() {
     odd.start(&x).await.unwrap();
     let daemon = daemon(place.path()).unwrap();
     assert_eq!(odd.monitor(&x).await, Verdict::Good);
-    daemon.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
-    until_dead(daemon).await;
+    end(daemon).await;
     assert!(bad(odd.monitor(&x).await).contains("its script's status is wrong"));
     assert_eq!(odd.adopt(&x).await, Ok(Found::Stopped));
     odd.stop(&x).await.unwrap();

@@ -14,6 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,13 @@ const META_DATA_WITHIN: Duration = Duration::from_secs(4);
 
 /// So many bytes of meta-data are read. The longest of a hundred known agents has 13 KiB.
 const META_DATA_BYTES: usize = 1 << 20;
+
+/// When nothing lives any more of what its start left, its monitor is asked after these pauses until it says that this is a failure: many
+/// agents take what has ended for alive until whoever was its parent has seen that.
+const ASKED_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
+
+/// Such a monitor has so long: that of a resource with the default time-outs.
+const ASKED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Between two looks whether it has stopped: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -98,6 +106,10 @@ pub struct Ocf {
     directories: Directories,
     /// When the next deep monitor is due; from the first monitor on.
     deep_due: Mutex<Option<Instant>>,
+    /// Whether its start, or that of an earlier life of this program, left anything running.
+    left: AtomicBool,
+    /// Held while its monitor runs: the one who watches asks it, too.
+    looks: tokio::sync::Mutex<()>,
     /// What the agent said of itself, and the file that said it.
     meta_data: Mutex<Option<(FileIdentity, Arc<MetaData>)>>,
 }
@@ -123,12 +135,24 @@ impl Action {
     fn once(name: &'static str) -> Action {
         Action { name, interval: Duration::ZERO, level: 0 }
     }
+
+    /// The ordinary monitor. The time between two can change while it runs; agents look only whether it is zero.
+    fn quick_monitor() -> Action {
+        Action { name: "monitor", interval: Monitor::default().every, level: 0 }
+    }
 }
 
 impl Ocf {
     /// An agent that was not run yet.
     pub fn new(spec: OcfSpec, directories: Directories) -> Self {
-        Self { spec, directories, deep_due: Mutex::new(None), meta_data: Mutex::new(None) }
+        Self {
+            spec,
+            directories,
+            deep_due: Mutex::new(None),
+            left: AtomicBool::new(false),
+            looks: tokio::sync::Mutex::new(()),
+            meta_data: Mutex::new(None),
+        }
     }
 
     /// What agents keep for as long as the machine is up: `HA_RSCTMP`.
@@ -208,10 +232,16 @@ impl Ocf {
         }
     }
 
+    async fn look(&self, action: Action, context: &Context, deadline: Instant) -> Verdict {
+        match self.perform(action, context, None, deadline).await {
+            Ok(answer) => answer.verdict(),
+            Err(e) => Verdict::Unknown(format!("its monitor: {e}")),
+        }
+    }
+
     /// The monitor that is due now.
     fn monitor_due(&self) -> Action {
-        // The time between two monitors can change while it runs; agents look only whether it is zero.
-        let quick = Action { name: "monitor", interval: Monitor::default().every, level: 0 };
+        let quick = Action::quick_monitor();
         let Some(deep) = self.spec.deep_monitor else { return quick };
         let mut due = self.deep_due.lock().unwrap_or_else(PoisonError::into_inner);
         if *due.get_or_insert_with(|| Instant::now() + deep.every) > Instant::now() {
@@ -340,8 +370,11 @@ impl Resource for Ocf {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         *self.deep_due.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let deadline = Instant::now() + most_of(context.timeout);
-        let group = Started::of(&self.directories, context).prepare();
-        self.perform(Action::once("start"), context, group, deadline).await?.done()
+        let started = Started::of(&self.directories, context);
+        self.left.store(false, Ordering::Relaxed);
+        self.perform(Action::once("start"), context, started.prepare(), deadline).await?.done()?;
+        self.left.store(started.is_populated(), Ordering::Relaxed);
+        Ok(())
     }
 
     async fn stop(&self, context: &Context) -> Result<(), Failed> {
@@ -362,18 +395,34 @@ impl Resource for Ocf {
     }
 
     async fn monitor(&self, context: &Context) -> Verdict {
-        let action = self.monitor_due();
         let deadline = Instant::now() + most_of(context.timeout);
-        let verdict = match self.perform(action, context, None, deadline).await {
-            Ok(answer) => answer.verdict(),
-            Err(e) => Verdict::Unknown(format!("its monitor: {e}")),
-        };
+        let _alone = self.looks.lock().await;
+        let action = self.monitor_due();
+        let verdict = self.look(action, context, deadline).await;
         self.monitor_answered(action, &verdict);
         verdict
     }
 
+    /// The end of all that its start left is told by the kernel. Whether that is a failure, its agent says: some start what ends by itself.
+    async fn watch(&self, context: &Context) -> String {
+        if self.left.load(Ordering::Relaxed) {
+            Started::of(&self.directories, context).emptied().await;
+            for pause in ASKED_AFTER {
+                tokio::time::sleep(pause).await;
+                let _alone = self.looks.lock().await;
+                let verdict = self.look(Action::quick_monitor(), context, Instant::now() + ASKED_WITHIN).await;
+                if let Verdict::Bad(why) = verdict {
+                    return format!("nothing runs any more of what its start left; {why}");
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
     async fn adopt(&self, context: &Context) -> Result<Found, Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
+        // Before it is asked: what ends meanwhile is told by the watch.
+        self.left.store(Started::of(&self.directories, context).is_populated(), Ordering::Relaxed);
         let answer = self.perform(Action::once("monitor"), context, None, deadline).await?;
         match answer.verdict() {
             Verdict::Good => Ok(Found::Running),

@@ -200,6 +200,99 @@ async fn what_a_start_forked_away_is_seen_after_a_stop_and_can_be_killed() {
     assert_eq!(log(place.path()), ["start 0", "stop 0", "stop 0", "monitor 0"]);
 }
 
+/// Starts what lives on and a helper of it, and says that it runs while the first one does. A zombie, which whoever is process 1 here may
+/// leave for a while, does not.
+const DAEMON: &str = r#"case $1 in
+start) setsid sh -c 'sleep 1000 & echo $! > "$0/helper"; echo $$ > "$0/daemon"; exec sleep 1000' "$here" >/dev/null 2>&1 &
+    while ! [ -s "$here/daemon" ]; do sleep 0.01; done ;;
+monitor) grep -q '^State:.*[^Z] (' "/proc/$(cat "$here/daemon")/status" 2>/dev/null || exit 7 ;;
+esac"#;
+
+/// Both of [`DAEMON`].
+async fn started_by(place: &Path) -> [ProcessId; 2] {
+    let here = place.join("resource.d/test");
+    [pid_in(&here.join("daemon")).await, pid_in(&here.join("helper")).await]
+}
+
+async fn end(process: ProcessId) {
+    process.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("it is dead", || (!process.is_alive()).then_some(())).await;
+}
+
+/// Whether the watch says nothing for a while.
+async fn is_silent(watch: impl Future<Output = String>) -> bool {
+    tokio::time::timeout(Duration::from_millis(100), watch).await.is_err()
+}
+
+async fn bounded(watch: impl Future<Output = String>) -> String {
+    tokio::time::timeout(Duration::from_secs(30), watch).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_death_of_all_that_a_start_left_is_known_without_a_monitor() {
+    let Some(cgroups) = usable_cgroups() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let x = within(&context("dies"), Duration::MAX);
+    let thing = agent(place.path(), Some(cgroups.clone()), DAEMON);
+    let start = within(&x, Duration::from_secs(30));
+    thing.start(&start).await.unwrap();
+    let [daemon, helper] = started_by(place.path()).await;
+    assert!(is_silent(thing.watch(&x)).await);
+    // While a helper lives, only the monitor knows.
+    end(daemon).await;
+    assert!(is_silent(thing.watch(&x)).await);
+    assert_eq!(log(place.path()), ["start 0"]);
+    let (why, ()) = tokio::join!(bounded(thing.watch(&x)), end(helper));
+    assert!(why.contains("nothing runs any more of what its start left; its monitor answered 7"), "{why}");
+
+    // What ends between a start and the watch, or between an adoption and the watch of the agent's next life, is known too.
+    for adopted in [false, true] {
+        std::fs::remove_file(place.path().join("resource.d/test/daemon")).unwrap();
+        let thing = agent(place.path(), Some(cgroups.clone()), DAEMON);
+        thing.start(&start).await.unwrap();
+        let thing = if adopted { agent(place.path(), Some(cgroups.clone()), DAEMON) } else { thing };
+        if adopted {
+            assert_eq!(thing.adopt(&start).await, Ok(Found::Running));
+        }
+        for process in started_by(place.path()).await {
+            end(process).await;
+        }
+        let why = bounded(thing.watch(&x)).await;
+        assert!(why.contains("its monitor answered 7"), "{adopted}: {why}");
+    }
+    thing.kill(&start).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_start_left_may_end_when_its_agent_says_that_it_runs() {
+    let Some(cgroups) = usable_cgroups() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let x = context("helper-ends");
+    // As an agent that announces an address, and one whose program is started anew by somebody else.
+    let helper = r#"[ $1 != start ] || { setsid sleep 1000 >/dev/null 2>&1 & echo $! >"$here/helper"; }"#;
+    let thing = agent(place.path(), Some(cgroups.clone()), helper);
+    thing.start(&x).await.unwrap();
+    let helper = pid_in(&place.path().join("resource.d/test/helper")).await;
+    let asked = async {
+        end(helper).await;
+        until("its agent was asked several times", || (log(place.path()).len() == 4).then_some(())).await;
+    };
+    tokio::select! {
+        why = thing.watch(&x) => panic!("it has not failed: {why}"),
+        () = asked => {}
+    }
+    assert_eq!(log(place.path()), ["start 0", "monitor 0", "monitor 0", "monitor 0"]);
+
+    // One that leaves nothing is not asked, nor one of which nothing can be known.
+    for cgroups in [Some(cgroups), None] {
+        let place = tempfile::tempdir().unwrap();
+        let thing = agent(place.path(), cgroups, "");
+        thing.start(&x).await.unwrap();
+        assert!(is_silent(thing.watch(&x)).await);
+        assert_eq!(log(place.path()), ["start 0"]);
+    }
+}
+
 #[tokio::test]
 async fn a_stop_is_not_believed_while_the_monitor_contradicts_it() {
     let place = tempfile::tempdir().unwrap();
