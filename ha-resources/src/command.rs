@@ -48,6 +48,9 @@ pub(crate) enum Leftovers {
     /// It runs on.
     #[default]
     Stay,
+    /// If anything is left in its process group, that is killed, with all of its session. What made itself a daemon runs on. Looks for
+    /// nothing where nothing is left, and so is fit for what is done all the time.
+    DaemonsStay,
     /// It is killed.
     Killed,
 }
@@ -349,7 +352,12 @@ impl Running {
         loop {
             tokio::select! {
                 status = self.child.wait() => {
-                    if self.leftovers == Leftovers::Stay {
+                    let clean = match self.leftovers {
+                        Leftovers::Stay => true,
+                        Leftovers::DaemonsStay => process_group::are_empty(&self.guard.0),
+                        Leftovers::Killed => false,
+                    };
+                    if clean {
                         self.guard.0.clear();
                     }
                     self.collect(output);

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use self::codes::{Status, describe};
 use super::started::Started;
 use super::{Advice, Directories};
-use crate::command::{self, Finished, Program, RunError, most_of};
+use crate::command::{self, Finished, Leftovers, Program, RunError, most_of};
 use crate::proc;
 
 /// Where scripts are looked for that are given by name.
@@ -121,7 +121,9 @@ impl Lsb {
     ) -> Result<Finished, Failed> {
         let script = self.spec.path()?.to_string_lossy().into_owned();
         let program = Program::of(context, &[script, action.to_owned()]);
-        let mut program = Program { cgroup, ..program };
+        // It is to print how things are, and a process more with every look would be one too many.
+        let leftovers = if action == "status" { Leftovers::DaemonsStay } else { Leftovers::Stay };
+        let mut program = Program { cgroup, leftovers, ..program };
         // Else the scripts of some distributions hand over to systemd, whose unit of that name is none of ours.
         for name in ["_SYSTEMCTL_SKIP_REDIRECT", "SYSTEMCTL_SKIP_REDIRECT"] {
             program.environment.push((name.to_owned(), "true".to_owned()));

@@ -114,6 +114,20 @@ async fn the_death_of_a_program_is_known_without_its_status() {
 }
 
 #[tokio::test]
+async fn what_a_status_leaves_behind_is_ended() {
+    let place = tempfile::tempdir().unwrap();
+    let x = context("leaves");
+    let deviation = "status() { (sleep 1000 >/dev/null 2>&1 & echo $! >\"$here/left\"); runs; }";
+    let odd = script(place.path(), deviation, None, Judge::Script);
+    odd.start(&x).await.unwrap();
+    let left: i32 = std::fs::read_to_string(place.path().join("left")).unwrap().trim().parse().unwrap();
+    let gone = || Stat::of(left).is_none_or(|process| !process.is_alive());
+    until("it is ended", || gone().then_some(())).await;
+    assert!(daemon(place.path()).unwrap().is_alive());
+    end(daemon(place.path()).unwrap()).await;
+}
+
+#[tokio::test]
 async fn a_stop_of_what_is_stopped_may_fail() {
     let place = tempfile::tempdir().unwrap();
     let x = context("stop-fails");

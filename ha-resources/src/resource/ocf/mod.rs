@@ -1,8 +1,8 @@
 //! A resource whose operations are those of an OCF resource agent, API 1.0 or 1.1.
 //!
 //! Source: the Open Cluster Framework's resource agent API 1.1. Decides in what environment an agent runs, what its exit codes mean,
-//! that none outlives its time, and that what its start left running is gone after a stop (where there are control groups). An agent is only started, never promoted. Leaves what it does to the agent, and which parameters it has to its
-//! meta-data.
+//! that none outlives its time, and that what its start left running is gone after a stop (where there are control groups). An agent is only
+//! started, never promoted. Leaves what it does to the agent, and which parameters it has to its meta-data.
 
 mod codes;
 pub(crate) mod meta_data;
@@ -27,7 +27,7 @@ use self::codes::{Answer, Code};
 use self::meta_data::MetaData;
 use super::started::Started;
 use super::{Advice, Directories};
-use crate::command::{self, Keep, Program, RunError, most_of};
+use crate::command::{self, Keep, Leftovers, Program, RunError, most_of};
 
 /// Where the agents of a machine are: `OCF_ROOT`.
 pub const ROOT: &str = "/usr/lib/ocf";
@@ -136,6 +136,12 @@ impl Action {
         Action { name, interval: Duration::ZERO, level: 0 }
     }
 
+    /// A monitor may start daemons of the service anew, as that of `SAPInstance` does, and nothing in the API forbids it. What merely stays
+    /// behind would be one more with every monitor. A stop may leave what is about to end, and a start's is followed.
+    fn leftovers(self) -> Leftovers {
+        if matches!(self.name, "start" | "stop") { Leftovers::Stay } else { Leftovers::DaemonsStay }
+    }
+
     /// The ordinary monitor. The time between two can change while it runs; agents look only whether it is zero.
     fn quick_monitor() -> Action {
         Action { name: "monitor", interval: Monitor::default().every, level: 0 }
@@ -181,7 +187,7 @@ impl Ocf {
         let params = self.spec.params.iter().filter(|_| action.name != META_DATA);
         environment.extend(params.map(|(key, value)| (format!("OCF_RESKEY_{key}"), value.clone())));
         let command = vec![self.spec.path().to_string_lossy().into_owned(), action.name.to_owned()];
-        Program { command, environment, ..Program::default() }
+        Program { command, environment, leftovers: action.leftovers(), ..Program::default() }
     }
 
     /// Runs an action until `deadline`.

@@ -294,6 +294,33 @@ async fn what_a_start_left_may_end_when_its_agent_says_that_it_runs() {
 }
 
 #[tokio::test]
+async fn what_stays_behind_of_a_look_is_ended_and_a_daemon_that_it_started_is_not() {
+    let place = tempfile::tempdir().unwrap();
+    let x = context("leaves");
+    let body = r#"(sleep 1000 >/dev/null 2>&1 & echo $! >"$here/left.$1")
+setsid sh -c 'echo $$ >"$0"; exec sleep 1000' "$here/daemon.$1" >/dev/null 2>&1 &
+while ! [ -s "$here/daemon.$1" ]; do sleep 0.01; done"#;
+    let thing = agent(place.path(), None, body);
+    thing.start(&x).await.unwrap();
+    assert_eq!(thing.monitor(&x).await, Verdict::Good);
+    thing.ready().await.unwrap();
+    thing.validate(&thing.meta_data().await.unwrap()).await;
+    let of = async |what: &str| pid_in(&place.path().join("resource.d/test").join(what)).await;
+    for action in ["monitor", "meta-data", "validate-all"] {
+        let file = place.path().join("resource.d/test").join(format!("left.{action}"));
+        let left: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        let gone = || Stat::of(left).is_none_or(|process| !process.is_alive());
+        until("what it left is killed", || gone().then_some(())).await;
+        end(of(&format!("daemon.{action}")).await).await;
+    }
+    for started in ["left.start", "daemon.start"] {
+        let started = of(started).await;
+        assert!(started.is_alive(), "what a start left runs on");
+        end(started).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stop_is_not_believed_while_the_monitor_contradicts_it() {
     let place = tempfile::tempdir().unwrap();
     let x = within(&context("liar"), Duration::from_secs(3));
