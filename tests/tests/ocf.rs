@@ -145,7 +145,7 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
                     Ocf(name: "files", agent: "Filesystem", params: {{"device": "{}", "directory": "{data_at}", "fstype": "ext4"}}),
                     Ocf(name: "vip", agent: "IPaddr2", params: {{"ip": "10.77.0.111", "cidr_netmask": 24, "nic": "eth0"}}),
                     Ocf(name: "postgres", agent: "pgsql", params: {{"pgctl": "{postgres}/pg_ctl", "psql": "{postgres}/psql",
-                        "pgdata": "{data_at}/main", "socketdir": "/tmp"}}),
+                        "pgdata": "{data_at}/main", "socketdir": "/tmp"}}, monitoring: (every: "1h")),
                 ])"#,
                 data.device()
             ),
@@ -153,7 +153,7 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
         (
             "old",
             r#"Hierarchy(name: "old", nodes: ["alpha", "beta"], claim: LockArea("main"), resources: [
-                Lsb(name: "nginx", script: "nginx", monitoring: (every: "1s")),
+                Lsb(name: "nginx", script: "nginx", monitoring: (every: "1h")),
             ])"#
             .to_owned(),
         ),
@@ -185,16 +185,31 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
     });
     cluster.until_placed("web", "alpha");
 
+    // So is one whose monitor is not due for an hour, when nothing of it runs any more: PostgreSQL ends with its first process.
+    let programs = [
+        (
+            "database",
+            format!("kill -9 $(head -n 1 {data_at}/main/postmaster.pid)"),
+            "postgres failed (monitor): nothing runs any more of what its start left",
+        ),
+        ("old", "echo 1 >/sys/fs/cgroup/ha/alpha:old:nginx/cgroup.kill".to_owned(), "nginx failed (monitor)"),
+    ];
+    for (name, kill, failed) in &programs {
+        assert!(cluster.node("alpha").run("sh", &["-c", kill])?.status.success(), "{kill}");
+        cluster.until_said("alpha", &["history"], &[&format!("{name}: local recovery on alpha"), failed]);
+    }
+    assert_eq!(serves("alpha"), "2");
+
     // Handed over in order, and taken over after a loss of power.
     for name in ["web", "database", "old"] {
         cluster.ha(cluster.node("alpha"), &["move", name, "beta"])?;
     }
-    assert_eq!(serves("beta"), "2");
+    assert_eq!(serves("beta"), "3");
     let addresses = cluster.node("alpha").run("ip", &["-4", "addr", "show", "eth0"])?;
     let addresses = String::from_utf8_lossy(&addresses.stdout).into_owned();
     assert!(!addresses.contains("10.77.0.11"), "{addresses}");
     cluster.node("beta").power_off()?;
-    assert_eq!(serves("alpha"), "3");
+    assert_eq!(serves("alpha"), "4");
     Ok(())
 }
 
