@@ -11,7 +11,7 @@ use ha_resources::resource::Directories;
 use ha_resources::resource::ocf::{AgentName, Ocf, OcfSpec, ROOT};
 use ha_tests::cluster::{Lease, write};
 use ha_tests::kernel::database;
-use ha_tests::{Cluster, Lab, Result, Volume, eventually, mariadb, need};
+use ha_tests::{Cluster, Lab, Result, Trouble, Volume, eventually, mariadb, need};
 
 const RESOURCE_AGENTS: (&str, &str) = ("/usr/lib/ocf/resource.d/heartbeat/IPaddr2", "resource-agents");
 
@@ -210,6 +210,54 @@ fn real_agents_and_a_real_init_script_serve_are_adopted_and_taken_over() -> Resu
     assert!(!addresses.contains("10.77.0.11"), "{addresses}");
     cluster.node("beta").power_off()?;
     assert_eq!(serves("alpha"), "4");
+    Ok(())
+}
+
+/// A filesystem that cannot be written any more is mounted all the same: only a deep monitor sees it.
+#[test]
+fn what_only_a_deep_monitor_sees_is_recovered() -> Result<()> {
+    need(&[RESOURCE_AGENTS])?;
+    let folder = tempfile::tempdir().unwrap();
+    let mut volumes = Vec::new();
+    let mut hierarchies = Vec::new();
+    for (name, deep) in [("deep", "deep_monitor: (level: 20, every: \"1s\"),"), ("plain", "")] {
+        let volume = Volume::new(folder.path(), &format!("{name}.img"), 64 << 20)?;
+        let at = folder.path().join(name);
+        fs::create_dir(&at).unwrap();
+        let text = format!(
+            r#"Hierarchy(name: "{name}", nodes: ["alpha"], claim: LockArea("main"), resources: [
+                Ocf(name: "files", agent: "Filesystem", params: {{"device": "{}", "directory": "{}", "fstype": "ext4"}},
+                    {deep} monitoring: (every: "1s")),
+            ])"#,
+            volume.device(),
+            at.display()
+        );
+        volumes.push((at.to_string_lossy().into_owned(), volume));
+        hierarchies.push((name, text));
+    }
+    let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha"]), 1, &hierarchies, Lease::Lasting)?;
+    cluster.start()?;
+    let alpha = cluster.node("alpha");
+    for ((name, _), (at, _)) in hierarchies.iter().zip(&volumes) {
+        cluster.until_placed(name, "alpha");
+        assert!(alpha.run("mount", &["-o", "remount,ro", at])?.status.success());
+    }
+    let recovered = ["deep: local recovery on alpha", "files failed (monitor)", "Failed to write status file"];
+    cluster.until_said("alpha", &["history"], &recovered);
+    cluster.until_placed("deep", "alpha");
+    let can_write = |at: &str| Ok::<_, Trouble>(alpha.run("touch", &[&format!("{at}/written")])?.status.success());
+    assert!(can_write(&volumes[0].0)?);
+
+    // The ordinary monitor finds nothing.
+    let (at, volume) = &volumes[1];
+    assert!(!can_write(at)?);
+    let ordinary = format!(
+        "OCF_ROOT={ROOT} OCF_RESKEY_device={} OCF_RESKEY_directory={at} OCF_RESKEY_fstype=ext4 OCF_CHECK_LEVEL=0 \
+         {ROOT}/resource.d/heartbeat/Filesystem monitor",
+        volume.device()
+    );
+    assert!(alpha.run("sh", &["-c", &ordinary])?.status.success());
+    assert!(!cluster.said("alpha", &["history"])?.contains("plain: local recovery"));
     Ok(())
 }
 
