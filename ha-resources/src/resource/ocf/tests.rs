@@ -291,6 +291,7 @@ async fn what_a_start_left_may_end_when_its_agent_says_that_it_runs() {
         assert!(is_silent(thing.watch(&x)).await);
         assert_eq!(log(place.path()), ["start 0"]);
     }
+    Started::of(&thing.directories, &x).forget();
 }
 
 #[tokio::test]
