@@ -18,7 +18,7 @@ use ha_tests::{Asking, Cluster, Interruption, Lab, Result, Volume, eventually, m
 use tempfile::TempDir;
 
 /// A laboratory of namespaces has no SCSI disks. These are read and simulated in the tests of `ha-agent`, and run by `kernel_examples` and `kernel_nfs`.
-const ON_RESERVATIONS: [&str; 4] = ["accounts", "archive", "files", "shop"];
+const ON_RESERVATIONS: [&str; 5] = ["accounts", "archive", "files", "homes", "shop"];
 
 /// Those that are served here.
 const RUN: [&str; 8] = ["catalogue", "database", "gateway", "orders", "queue", "search", "small", "web"];
