@@ -108,6 +108,23 @@ fn a_volume_group_belongs_to_one_node_and_is_taken_over_from_a_dead_one() -> Res
     let said = watching.wait()?.good()?;
     assert!(said.contains("shop-1/db is"), "{said}");
 
+    // A volume on two disks of which one fails goes on, and says so.
+    alpha.shell(&format!("modprobe dm-raid && vgextend -q --yes shop-1 {second}"))?;
+    let redundant = "--type raid1 --mirrors 1 --nosync -l 2 -n twice";
+    alpha.shell(&format!("lvcreate -q --yes -an -Zn -Wn {redundant} shop-1"))?;
+    let twice = format!("Lvm(name: \"twice\", group: \"shop-1\", volume: \"twice\", devices: [{disk:?}, {second:?}])");
+    expect(alpha, "start", &twice, "done")?;
+    expect(alpha, "defects", &twice, "none")?;
+    let state = format!("/sys/block/$(basename $(readlink -f {second}))/device/state");
+    let write = "dd if=/dev/zero of=/dev/shop-1/twice bs=4096 count=1 oflag=direct";
+    alpha.shell(&format!("echo offline >{state} && {write}"))?;
+    expect(alpha, "monitor", &twice, "good")?;
+    expect(alpha, "defects", &twice, "degraded, a disk is missing, has failed, or is not in step yet: shop-1/twice")?;
+    alpha.shell(&format!("echo running >{state} && lvchange -q --refresh shop-1/twice"))?;
+    eventually("it is whole again", || expect(alpha, "defects", &twice, "none"));
+    expect(alpha, "stop", &twice, "done")?;
+    alpha.shell(&format!("lvremove -q --yes shop-1/twice && vgreduce -q shop-1 {second} && pvremove -q {second}"))?;
+
     // What may not be activated.
     alpha.shell("vgexport -q shop-1")?;
     expect(alpha, "start", &whole, "failed: the volume group shop-1 is exported")?;
@@ -184,6 +201,12 @@ fn an_array_is_assembled_on_one_node_and_a_degraded_one_only_where_that_is_allow
         &whole,
         &format!("is degraded: 1 of 2 members are missing, failed or not in step: {second}"),
     )?;
+    expect(
+        beta,
+        "defects",
+        &whole,
+        &format!("is degraded: 1 of 2 members are missing, failed or not in step: {second}"),
+    )?;
     expect(beta, "kill", &whole, "done")?;
     expect(beta, "start", &whole, "failed: ")?;
     expect(beta, "adopt", &whole, "stopped")?;
@@ -255,6 +278,16 @@ fn a_mirror_with_a_volume_group_with_a_filesystem_goes_on_after_a_loss_of_power(
     let entries = beta.shell(&format!("cat {MOUNTED}/entries"))?;
     assert_eq!(judge(&entries, &acknowledged)?, ["alpha", "beta"]);
     assert_eq!(beta.shell("vgs --noheadings -o systemid shop")?.trim(), "beta");
+
+    // A disk of it fails: all goes on, and the operator is told, until it is whole again.
+    let (second, degraded) = (disk_link(1), "mirror of ledger: the array /dev/md/shop is degraded: 1 of 2 members");
+    let told = |node| cluster.ask(node, &["status"]).map(|status| status.contains(degraded));
+    assert!(!told("beta")?);
+    beta.shell(&format!("mdadm /dev/md/shop --fail {second} --remove {second}"))?;
+    eventually("beta says that it is degraded", || if told("beta")? { Ok(()) } else { Err(Trouble::new("not told")) });
+    beta.shell(&format!("mdadm /dev/md/shop --add {second}"))?;
+    eventually("beta says no more of it", || if told("beta")? { Err(Trouble::new("still told")) } else { Ok(()) });
+    cluster.until_placed(LEDGER, "beta");
 
     // And it can be taken out of service again, to the last of it.
     cluster.ask("beta", &["stop", LEDGER])?;

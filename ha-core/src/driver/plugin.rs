@@ -59,7 +59,7 @@ pub enum Found {
 /// Something that can be started and stopped on a node: an address, a filesystem, a program.
 ///
 /// No two operations of one resource run at once, except [`Resource::kill`], which may be called while another one is stuck, and
-/// [`Resource::watch`]. A future that takes too long is dropped: an implementation must survive that at every `await`, and must
+/// [`Resource::watch`] and [`Resource::defects`]. A future that takes too long is dropped: an implementation must survive that at every `await`, and must
 /// not leave behind what the next operation cannot find. Every operation is idempotent.
 #[async_trait]
 pub trait Resource: Send + Sync + 'static {
@@ -89,6 +89,13 @@ pub trait Resource: Send + Sync + 'static {
     /// Waits until it fails, while it runs, and says why; the quickest way to learn of a crash. The default never returns.
     /// Called when it is running; dropped before any other operation but a monitor.
     async fn watch(&self, _context: &Context) -> String {
+        std::future::pending().await
+    }
+
+    /// Tells, while it runs, what is wrong with it although it does its work, such as a mirror that has lost a disk; and `None` when nothing
+    /// is any more. It is shown to the operator among the problems of the node, and nothing else follows from it. The default tells
+    /// nothing. Called and dropped together with [`Resource::watch`].
+    async fn defects(&self, _tell: &(dyn Fn(Option<String>) + Send + Sync)) {
         std::future::pending().await
     }
 

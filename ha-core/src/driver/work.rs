@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -99,9 +99,14 @@ impl Work {
         let context = self.context(&hierarchy, &name, epoch, Duration::MAX);
         let inputs = self.inputs.clone();
         let key = (hierarchy.clone(), name.clone());
+        let defects = Defects::new(&hierarchy, &name, inputs.clone());
         let task = tokio::spawn(async move {
-            let why = resource.watch(&context).await;
-            let _ = inputs.send(Input::WatchFired { hierarchy, resource: name, why });
+            let watch = async {
+                let why = resource.watch(&context).await;
+                let _ = inputs.send(Input::WatchFired { hierarchy, resource: name, why });
+            };
+            let tell = |what| defects.tell(what);
+            tokio::join!(watch, resource.defects(&tell));
         });
         if let Some(earlier) = self.watches.insert(key, task.abort_handle()) {
             earlier.abort();
@@ -200,6 +205,33 @@ impl Drop for Work {
     }
 }
 
+/// What is wrong with a resource that runs: told when it changes, and taken back when nobody looks any more.
+struct Defects {
+    part: String,
+    inputs: UnboundedSender<Input>,
+    told: Mutex<Option<String>>,
+}
+
+impl Defects {
+    fn new(hierarchy: &HierarchyName, resource: &ResourceName, inputs: UnboundedSender<Input>) -> Self {
+        Defects { part: format!("{resource} of {hierarchy}"), inputs, told: Mutex::default() }
+    }
+
+    fn tell(&self, what: Option<String>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != what {
+            told.clone_from(&what);
+            let _ = self.inputs.send(Input::Trouble { part: self.part.clone(), trouble: what });
+        }
+    }
+}
+
+impl Drop for Defects {
+    fn drop(&mut self) {
+        self.tell(None);
+    }
+}
+
 async fn carry_out(resource: &dyn Resource, operation: Operation, context: &Context) -> Outcome {
     let done = |result: Result<(), super::Failed>| match result {
         Ok(()) => Outcome::Good,
@@ -230,5 +262,59 @@ fn panic_text(error: JoinError) -> String {
             format!("the code of the resource or claim panicked: {text}")
         }
         Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::super::Failed;
+    use super::*;
+
+    /// Tells what it is bid to.
+    struct Mirror(tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<Option<String>>>);
+
+    #[async_trait]
+    impl Resource for Mirror {
+        async fn start(&self, _: &Context) -> Result<(), Failed> {
+            Ok(())
+        }
+        async fn stop(&self, _: &Context) -> Result<(), Failed> {
+            Ok(())
+        }
+        async fn monitor(&self, _: &Context) -> Verdict {
+            Verdict::Good
+        }
+        async fn defects(&self, tell: &(dyn Fn(Option<String>) + Send + Sync)) {
+            while let Some(what) = self.0.lock().await.recv().await {
+                tell(what);
+            }
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_resource_is_told_when_it_changes_and_taken_back_when_nobody_looks() {
+        let (inputs, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+        let (bid, bids) = tokio::sync::mpsc::unbounded_channel();
+        let hierarchy = HierarchyName::new("orders").unwrap();
+        let name = ResourceName::new("mirror").unwrap();
+        let mut work = Work::new(NodeName::new("alpha").unwrap(), inputs);
+        let mirror = Arc::new(Mirror(tokio::sync::Mutex::new(bids)));
+        work.watch(mirror, hierarchy.clone(), name.clone(), Epoch(1));
+        let degraded = Some("a disk has failed".to_owned());
+        for what in [None, degraded.clone(), degraded.clone(), None, degraded.clone()] {
+            bid.send(what).unwrap();
+        }
+        let mut told = Vec::new();
+        for expected in [degraded.clone(), None, degraded, None] {
+            if told.len() == 3 {
+                work.unwatch(&hierarchy, &name);
+            }
+            let Some(Input::Trouble { part, trouble }) = inbox.recv().await else { panic!("nothing is told") };
+            assert_eq!((part.as_str(), &trouble), ("mirror of orders", &expected));
+            told.push(trouble);
+        }
     }
 }

@@ -89,6 +89,17 @@ pub fn run(arguments: &[&str]) -> Result<String> {
                 Ok(Found::Running) => return Ok(resource.watch(&context).await),
                 other => return Ok(format!("failed: there is nothing to watch: {other:?}")),
             },
+            // What it tells first, or nothing within the time.
+            "defects" => {
+                let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+                let tell = move |what: Option<String>| drop(told.send(what));
+                resource.adopt(&context).await.map_err(|failed| wrong(&failed))?;
+                return Ok(tokio::select! {
+                    first = hears.recv() => first.flatten().unwrap_or_else(|| "none".to_owned()),
+                    () = resource.defects(&tell) => "nothing was told".to_owned(),
+                    () = tokio::time::sleep(timeout) => "nothing was told".to_owned(),
+                });
+            }
             _ => return Err(Trouble::new(format!("there is no operation {operation}"))),
         };
         Ok(done.map_or_else(|failed| format!("failed: {}", failed.0), str::to_owned))

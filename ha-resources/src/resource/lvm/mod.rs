@@ -10,6 +10,7 @@
 mod active;
 mod group;
 mod name;
+mod raid;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,12 @@ use crate::uevent;
 
 /// From one attempt to take away what is in use to the next.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// In the name of what is below a redundant volume, one for each disk.
+const IMAGE: &str = "_rimage_";
+
+/// From one look at what is degraded to the next.
+const DEFECTS_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a look may take when nothing waits for it.
 const LOOK: Duration = Duration::from_secs(4);
@@ -339,6 +346,23 @@ impl Lvm {
         Path::new("/dev").join(self.spec.group.as_str()).join(&one.volume)
     }
 
+    /// Which of its volumes go on without one of their disks, as device-mapper knows it, which does not ask the disks; `None` where it does
+    /// not answer.
+    async fn degraded(&self) -> Option<Option<String>> {
+        let active = self.active().ok()?;
+        if !active.iter().any(|one| one.volume.contains(IMAGE)) {
+            return Some(None);
+        }
+        let how = ["dmsetup", "status", "--noflush", "--target", "raid"];
+        let finished = self.run(&how, &[], Instant::now() + LOOK).await.ok().filter(|done| done.status.success())?;
+        let degraded = raid::degraded(&finished.output);
+        let ours = active.iter().filter(|one| degraded.contains(one.device.as_str()));
+        let names: Vec<String> = ours.map(|one| format!("{}/{}", self.spec.group, one.volume)).collect();
+        let what = "degraded, a disk is missing, has failed, or is not in step yet";
+        let help = "see `lvs -a -o +devices,lv_health_status`";
+        Some((!names.is_empty()).then(|| format!("{what}: {}; {help}", names.join(", "))))
+    }
+
     async fn until_fault(&self) -> io::Result<String> {
         let mut changes = uevent::Changes::open()?;
         loop {
@@ -417,6 +441,16 @@ impl Resource for Lvm {
                 tracing::warn!("the volume group {} is watched by its monitor only: {e}", self.spec.group);
                 std::future::pending().await
             }
+        }
+    }
+
+    async fn defects(&self, tell: &(dyn Fn(Option<String>) + Send + Sync)) {
+        loop {
+            // What cannot be seen now is no news.
+            if let Some(degraded) = self.degraded().await {
+                tell(degraded);
+            }
+            tokio::time::sleep(DEFECTS_EVERY).await;
         }
     }
 

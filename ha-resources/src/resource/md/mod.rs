@@ -29,6 +29,9 @@ use crate::uevent;
 /// From one attempt to stop what is in use to the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// From one look at what it lacks to the next.
+const DEFECTS_EVERY: Duration = Duration::from_secs(2);
+
 /// How long a look may take when nothing waits for it.
 const LOOK: Duration = Duration::from_secs(4);
 
@@ -63,8 +66,6 @@ pub struct Md {
     children: Arc<Children>,
     /// Where it was seen last, in sysfs.
     seen: Mutex<Option<PathBuf>>,
-    /// What was last told of missing members.
-    told: Mutex<Option<String>>,
     /// A look at it that has not come back.
     looking: Gate,
 }
@@ -82,13 +83,7 @@ enum Seen {
 impl Md {
     /// An array that is not assembled yet, or is by an earlier life of the agent.
     pub fn new(spec: MdSpec) -> Self {
-        Self {
-            spec,
-            children: Arc::default(),
-            seen: Mutex::default(),
-            told: Mutex::default(),
-            looking: Gate::default(),
-        }
+        Self { spec, children: Arc::default(), seen: Mutex::default(), looking: Gate::default() }
     }
 
     /// What would be better otherwise about an array.
@@ -181,19 +176,6 @@ impl Md {
             array.degraded,
             array.whole
         ))
-    }
-
-    /// Tells once of whatever it lacks, and of its being whole again.
-    fn tell(&self, array: &Array) {
-        let lacks = self.lacks(array);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != lacks {
-            match &lacks {
-                Some(why) => tracing::warn!("{why}"),
-                None => tracing::info!("the array {} is whole again", self.spec.device.display()),
-            }
-            *told = lacks;
-        }
     }
 
     fn fault(&self, array: Option<&Array>) -> Option<String> {
@@ -319,7 +301,6 @@ impl Resource for Md {
             let left = self.stop(context).await;
             return Err(Failed(left.err().map_or(why.clone(), |Failed(left)| format!("{why}; {left}"))));
         }
-        self.tell(&array);
         block::appears(&self.spec.device, deadline).await
     }
 
@@ -370,7 +351,6 @@ impl Resource for Md {
             return Verdict::Bad(why);
         }
         let Some(array) = array else { return Verdict::Unknown("it is not assembled".to_owned()) };
-        self.tell(&array);
         if array.state == State::Suspended {
             return Verdict::Unknown(format!("the array {} is suspended", self.spec.device.display()));
         }
@@ -386,6 +366,16 @@ impl Resource for Md {
                 tracing::warn!("the array {} is watched by its monitor only: {e}", self.spec.device.display());
                 std::future::pending().await
             }
+        }
+    }
+
+    async fn defects(&self, tell: &(dyn Fn(Option<String>) + Send + Sync)) {
+        loop {
+            // The kernel's own files, which answer whatever state the disks are in.
+            if let Some(array) = self.seen().as_deref().and_then(Array::in_directory) {
+                tell(self.lacks(&array));
+            }
+            tokio::time::sleep(DEFECTS_EVERY).await;
         }
     }
 
