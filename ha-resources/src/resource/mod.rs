@@ -4,6 +4,7 @@
 
 pub mod address;
 mod block;
+pub mod check;
 pub mod exec;
 pub mod filesystem;
 pub mod lsb;

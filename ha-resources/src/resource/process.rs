@@ -25,8 +25,9 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::Directories;
+use super::check::Check;
 use crate::child::{self, Identity, Record, Setup};
-use crate::command::{self, Program, RunError, most_of};
+use crate::command::{self, Program, most_of};
 use crate::log_file::LogFile;
 use crate::proc;
 use crate::process_group::record::{self, Recorded};
@@ -80,15 +81,6 @@ pub enum Ready {
     Tcp(SocketAddr),
     /// A command exits with 0; it is run again until it does. For what answers long before it serves, such as a database that
     /// recovers.
-    Command(Vec<String>),
-}
-
-/// What tells that a living process does its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// A connection is accepted at this address. No answer in time is "unknown", a refusal is bad.
-    Tcp(SocketAddr),
-    /// A command exits with 0. Any other code is bad, no end in time "unknown".
     Command(Vec<String>),
 }
 
@@ -409,24 +401,6 @@ async fn succeeds(command: &[String], context: &Context) {
     }
 }
 
-async fn check(check: &Check, context: &Context) -> Verdict {
-    let limit = most_of(context.timeout);
-    match check {
-        Check::Tcp(address) => match tokio::time::timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => Verdict::Good,
-            Ok(Err(e)) => Verdict::Bad(format!("it lives, but {address} answers: {e}")),
-            Err(_) => Verdict::Unknown(format!("it lives, but {address} did not answer within {limit:?}")),
-        },
-        Check::Command(command) => match Program::of(context, command).run(limit).await {
-            Ok(finished) if finished.status.success() => Verdict::Good,
-            Ok(finished) => Verdict::Bad(format!("it lives, but its check {}", finished.describe())),
-            Err(e @ (RunError::TimedOut { .. } | RunError::NotRun { .. } | RunError::TooMuch { .. })) => {
-                Verdict::Unknown(e.to_string())
-            }
-        },
-    }
-}
-
 #[async_trait]
 impl Resource for Process {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
@@ -461,7 +435,7 @@ impl Resource for Process {
         }
         match &self.spec.check {
             None => Verdict::Good,
-            Some(what) => check(what, context).await,
+            Some(check) => check.look(context, tokio::time::Instant::now() + most_of(context.timeout)).await,
         }
     }
 

@@ -11,14 +11,16 @@ use ha_core::hierarchy::{Fields, Value};
 use ha_core::time::Span;
 use nix::sys::signal::Signal;
 
+use super::check::Check;
 use super::exec::ExecSpec;
 use super::filesystem::{self, FilesystemSpec, Fsck, MountPoint, NotEmpty, look, nfs};
-use super::process::{Check, FoundOn, ProcessSpec, Ready};
+use super::process::{FoundOn, ProcessSpec, Ready};
 use super::systemd::SystemdSpec;
 use crate::systemd::UnitName;
 
-const COMMAND: &str = "a list of a program and its arguments, such as [\"/usr/bin/app\", \"--port\", \"80\"]";
-const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:80\"";
+pub(super) const COMMAND: &str =
+    "a list of a program and its arguments, such as [\"/usr/bin/app\", \"--port\", \"80\"]";
+pub(super) const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:80\"";
 
 impl ProcessSpec {
     /// Reads the fields of `Process(…)`. `None` if something is wrong, which was reported.
@@ -43,7 +45,7 @@ impl ProcessSpec {
         let user = fields.optional("user", "the name of a user");
         let stop_signal = fields.value("stop_signal").map_or(Some(Signal::SIGTERM), signal);
         let ready = fields.value("ready").map_or(Some(Ready::Executed), ready);
-        let check = fields.value("check").map_or(Some(None), |value| check(value).map(Some));
+        let check = Check::read(fields);
         let found_on = found_on(fields);
         Some(ProcessSpec {
             command: command?,
@@ -147,14 +149,19 @@ impl SystemdSpec {
     /// Reads the fields of `Systemd(…)`. `None` if something is wrong, which was reported.
     ///
     /// ```ron
-    /// Systemd(name: "nginx", unit: "nginx.service")
+    /// Systemd(
+    ///     name: "nginx",
+    ///     unit: "nginx.service",
+    ///     check: Tcp("10.0.0.10:80"),      // or Command([…]); else only whether it is active
+    /// )
     /// ```
     pub fn read(fields: &mut Fields<'_>) -> Option<SystemdSpec> {
         let expected = "the name of a service unit, such as \"nginx.service\"";
+        let check = Check::read(fields);
         let value = fields.required_value("unit", expected)?;
         let name: String = value.read(expected)?;
         match UnitName::new(&name) {
-            Ok(unit) => Some(SystemdSpec { unit }),
+            Ok(unit) => Some(SystemdSpec { unit, check: check? }),
             Err(wrong) => {
                 value.problem(&wrong.to_string(), None);
                 None
@@ -177,7 +184,7 @@ fn command(fields: &mut Fields<'_>, key: &'static str, presence: Presence) -> Op
     words(value?)
 }
 
-fn words(value: Value<'_>) -> Option<Vec<String>> {
+pub(super) fn words(value: Value<'_>) -> Option<Vec<String>> {
     let words: Vec<String> = value.read(COMMAND)?;
     if words.first().is_none_or(String::is_empty) {
         value.problem(&format!("there is no program: expected {COMMAND}"), None);
@@ -234,23 +241,6 @@ fn ready(value: Value<'_>) -> Option<Ready> {
     };
     inner.finish();
     ready
-}
-
-fn check(value: Value<'_>) -> Option<Check> {
-    let (name, mut inner) = value.variant("Tcp(…) or Command(…)")?;
-    let check = match name {
-        "Tcp" => inner.only_or::<SocketAddr>("address", ADDRESS).map(Check::Tcp),
-        "Command" => match inner.only() {
-            Some(value) => words(value).map(Check::Command),
-            None => command(&mut inner, "command", Presence::Required).map(Check::Command),
-        },
-        _ => {
-            value.unknown_name("check", name, &["Tcp", "Command"]);
-            return None;
-        }
-    };
-    inner.finish();
-    check
 }
 
 /// Whole paths of block devices, as options that take lists want them: one at least, and no comma in one.

@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ha_core::driver::{Context, Failed, KillHandle, Resource, Verdict};
+use ha_core::driver::{Context, Failed, Found, KillHandle, Resource, Verdict};
 use tokio::time::Instant;
 
 use self::codes::{Status, describe};
+use super::check::{self, Check};
 use super::started::Started;
 use super::{Advice, Directories};
 use crate::command::{self, Finished, Leftovers, Program, RunError, most_of};
@@ -39,6 +40,8 @@ pub struct LsbSpec {
     pub script: String,
     /// What says whether it runs. Default: [`Judge::Script`].
     pub status: Judge,
+    /// What tells that it does its work, beside its running.
+    pub check: Option<Check>,
 }
 
 /// What says whether the program of a script runs.
@@ -53,7 +56,7 @@ pub enum Judge {
 impl LsbSpec {
     /// With every default.
     pub fn new(script: impl Into<String>) -> Self {
-        Self { script: script.into(), status: Judge::Script }
+        Self { script: script.into(), status: Judge::Script, check: None }
     }
 
     fn path(&self) -> Result<PathBuf, Failed> {
@@ -296,8 +299,20 @@ impl Resource for Lsb {
 
     async fn monitor(&self, context: &Context) -> Verdict {
         let deadline = Instant::now() + most_of(context.timeout);
+        let alone = self.looks.lock().await;
+        let runs = self.look(context, deadline).await.unwrap_or_else(|Failed(why)| Verdict::Unknown(why));
+        drop(alone);
+        check::beside(runs, self.spec.check.as_ref(), context, deadline).await
+    }
+
+    /// One that runs and does not do its work is running all the same.
+    async fn adopt(&self, context: &Context) -> Result<Found, Failed> {
         let _alone = self.looks.lock().await;
-        self.look(context, deadline).await.unwrap_or_else(|Failed(why)| Verdict::Unknown(why))
+        match self.look(context, Instant::now() + most_of(context.timeout)).await? {
+            Verdict::Good => Ok(Found::Running),
+            Verdict::Bad(_) => Ok(Found::Stopped),
+            Verdict::Unknown(why) => Err(Failed(why)),
+        }
     }
 
     /// The end of all that its start left is told by the kernel, and is bad whatever the script says; it is asked for the reason.

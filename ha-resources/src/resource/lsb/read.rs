@@ -4,6 +4,7 @@
 
 use ha_core::hierarchy::Fields;
 
+use super::super::check::Check;
 use super::super::read::choice;
 use super::{Judge, LsbSpec};
 
@@ -17,6 +18,7 @@ impl LsbSpec {
     ///     name: "web",
     ///     script: "nginx",                 // or "/etc/init.d/nginx"
     ///     status: Script,                  // or Group: the control group alone says whether it runs
+    ///     check: Tcp("10.0.0.10:80"),      // or Command([…]); else only whether it runs
     /// )
     /// ```
     pub fn read(fields: &mut Fields<'_>) -> Option<LsbSpec> {
@@ -24,6 +26,7 @@ impl LsbSpec {
         let status = fields.value("status").map_or(Some(Judge::Script), |value| {
             choice(value, "status", &[("Script", Judge::Script), ("Group", Judge::Group)])
         });
+        let check = Check::read(fields);
         let script = script?;
         let is_path = script.starts_with('/');
         let is_name = script.starts_with(|c: char| c.is_ascii_alphanumeric()) && !script.contains('/');
@@ -31,7 +34,7 @@ impl LsbSpec {
             fields.problem("script", &format!("{script:?} is no init script: expected {SCRIPT}"), None);
             return None;
         }
-        Some(LsbSpec { script, status: status? })
+        Some(LsbSpec { script, status: status?, check: check? })
     }
 }
 

@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::proc::{ProcessId, Stat};
 use crate::test_support::{context, until, usable_cgroups, within};
-use ha_core::driver::Found;
 
 /// A script by the book, in a folder of its own: `$pid` names its daemon, and any action may be written anew behind it.
 const HEAD: &str = r#"#!/bin/sh
@@ -280,4 +279,21 @@ async fn what_cannot_work_is_said_beforehand() {
     assert!(
         matches!(plain.advice().await.as_slice(), [advice] if advice.help.as_deref() == Some("set `status: Group`"))
     );
+}
+
+#[tokio::test]
+async fn one_that_runs_and_does_not_do_its_work_is_bad_and_running() {
+    let place = tempfile::tempdir().unwrap();
+    let x = context("idle");
+    let mut idle = script(place.path(), "", usable_cgroups(), Judge::Script);
+    let works = place.path().join("works");
+    idle.spec.check = Some(Check::Command(vec!["test".to_owned(), "-e".to_owned(), works.display().to_string()]));
+    assert!(bad(idle.monitor(&x).await).contains("its status answered 3 (it does not run)"));
+    idle.start(&x).await.unwrap();
+    assert!(bad(idle.monitor(&x).await).contains("it lives, but its check exited with code 1"));
+    // Else an agent that was restarted would start it beside itself.
+    assert_eq!(idle.adopt(&x).await, Ok(Found::Running));
+    std::fs::write(&works, "").unwrap();
+    assert_eq!(idle.monitor(&x).await, Verdict::Good);
+    idle.stop(&x).await.unwrap();
 }

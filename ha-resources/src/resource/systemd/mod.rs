@@ -23,10 +23,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use ha_core::driver::{Context, Failed, Found, KillHandle, Resource, Verdict};
+use tokio::time::Instant;
 
 use self::drop_in::Changed;
 use self::job::{End, Mode, Verb};
 use self::unit::{ActiveState, Alone, Standing, Unit};
+use super::check::{self, Check};
 use crate::command::{self, Program, most_of};
 use crate::systemd::{Link, NotSaid, ServiceManager, SystemState, UNIT_INTERFACE, UnitName, object_of, slice_path};
 use crate::{cgroup, proc, process_group};
@@ -48,11 +50,14 @@ const JOURNAL_WITHIN: Duration = Duration::from_secs(1);
 pub struct SystemdSpec {
     /// The unit.
     pub unit: UnitName,
+    /// What tells that it does its work, beside its being active.
+    pub check: Option<Check>,
 }
 
 /// See the module's words.
 pub struct Systemd {
     unit: UnitName,
+    check: Option<Check>,
     manager: ServiceManager,
     group: Mutex<Group>,
 }
@@ -69,7 +74,7 @@ struct Group {
 impl Systemd {
     /// A unit that was not looked at yet.
     pub fn new(spec: SystemdSpec, manager: ServiceManager) -> Self {
-        Self { unit: spec.unit, manager, group: Mutex::default() }
+        Self { unit: spec.unit, check: spec.check, manager, group: Mutex::default() }
     }
 
     fn group(&self) -> MutexGuard<'_, Group> {
@@ -443,17 +448,19 @@ impl Resource for Systemd {
 
     async fn monitor(&self, context: &Context) -> Verdict {
         let limit = most_of(context.timeout);
+        let deadline = Instant::now() + limit;
         let Ok(looked) = tokio::time::timeout(limit, self.look()).await else {
             return Verdict::Unknown(format!("systemd did not say within {limit:?} how {} is", self.unit));
         };
-        match looked {
+        let runs = match looked {
             Ok((standing, _)) if standing.active.runs() => Verdict::Good,
             Ok((standing, ending)) if standing.active.is_down() => {
                 Verdict::Bad(describe(&self.unit, &standing, ending.as_deref()))
             }
             Ok((standing, ending)) => Verdict::Unknown(describe(&self.unit, &standing, ending.as_deref())),
             Err(error) => Verdict::Unknown(error.to_string()),
-        }
+        };
+        check::beside(runs, self.check.as_ref(), context, deadline).await
     }
 
     async fn adopt(&self, context: &Context) -> Result<Found, Failed> {

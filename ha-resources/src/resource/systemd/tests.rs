@@ -156,7 +156,7 @@ impl Machine {
     }
 
     fn resource(&self, name: &str) -> Systemd {
-        Systemd::new(SystemdSpec { unit: UnitName::new(name).unwrap() }, self.manager())
+        Systemd::new(SystemdSpec { unit: UnitName::new(name).unwrap(), check: None }, self.manager())
     }
 
     fn laid_over(&self, name: &str) -> PathBuf {
@@ -213,6 +213,22 @@ async fn a_unit_is_served_taken_over_and_stopped() {
     assert!(matches!(next.monitor(&x).await, Verdict::Bad(why) if why.contains("inactive")));
     next.stop(&x).await.unwrap();
     next.kill(&x).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_active_unit_that_does_not_do_its_work_is_bad_and_running() {
+    let Some(machine) = Machine::enter() else { return };
+    let x = context("x");
+    let mut unit = machine.service("app.service", "ExecStart=/bin/sleep infinity");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    unit.check = Some(Check::Tcp(port.local_addr().unwrap()));
+    assert!(matches!(unit.monitor(&x).await, Verdict::Bad(why) if why.contains("inactive")));
+    unit.start(&x).await.unwrap();
+    assert_eq!(unit.monitor(&x).await, Verdict::Good);
+    drop(port);
+    assert!(matches!(unit.monitor(&x).await, Verdict::Bad(why) if why.contains("it lives, but 127.0.0.1:")));
+    assert_eq!(unit.adopt(&x).await, Ok(Found::Running));
+    unit.stop(&x).await.unwrap();
 }
 
 #[tokio::test]
@@ -395,7 +411,7 @@ async fn without_a_systemd_that_is_said() {
     let nowhere = tempfile::tempdir().unwrap();
     let manager = ServiceManager::at(nowhere.path().join("private"), nowhere.path(), nowhere.path());
     assert!(manager.state().await.is_err());
-    let unit = Systemd::new(SystemdSpec { unit: UnitName::new("app.service").unwrap() }, manager);
+    let unit = Systemd::new(SystemdSpec { unit: UnitName::new("app.service").unwrap(), check: None }, manager);
     said(unit.ready().await, &["systemd cannot be reached"]);
     said(unit.start(&context("x")).await, &["systemd cannot be reached"]);
     said(unit.stop(&context("x")).await, &["systemd cannot be reached"]);
