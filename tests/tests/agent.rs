@@ -118,3 +118,32 @@ fn agents_are_restarted_one_after_the_other_and_no_question_goes_unanswered() ->
     assert_eq!((verdict.nodes_of("web"), verdict.of("web")[0].starts), (vec!["alpha"], 1));
     Ok(())
 }
+
+/// What took long is put beside its time-out, before a busy day does that.
+#[test]
+fn a_start_that_comes_near_its_time_out_is_told_by_check() -> Result<()> {
+    let slow = r#"Hierarchy(
+    name: "slow",
+    nodes: ["alpha", "beta"],
+    claim: LockArea("main"),
+    resources: [
+        Exec(
+            name: "app",
+            start: ["/bin/sleep", "6"], stop: ["/bin/true"], monitor: ["/bin/true"],
+            timeouts: (start: "10s"),
+        ),
+    ],
+)
+"#;
+    let slow = [("slow", slow.to_owned())];
+    let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta"]), 1, &slow, Lease::Lasting)?;
+    cluster.start()?;
+    cluster.until_placed("slow", "alpha");
+    let checked = cluster.said("alpha", &["check"])?;
+    assert!(checked.contains("app: a start took ") && checked.contains("of its time-out of 10s"), "{checked}");
+    assert!(checked.contains("timeouts: (start: \"") && checked.contains("(measured here: "), "{checked}");
+    // Only who has run it knows.
+    let checked = cluster.said("beta", &["check"])?;
+    assert!(!checked.contains("a start took"), "{checked}");
+    Ok(())
+}

@@ -113,8 +113,11 @@ fn a_volume_group_belongs_to_one_node_and_is_taken_over_from_a_dead_one() -> Res
     let redundant = "--type raid1 --mirrors 1 --nosync -l 2 -n twice";
     alpha.shell(&format!("lvcreate -q --yes -an -Zn -Wn {redundant} shop-1"))?;
     let twice = format!("Lvm(name: \"twice\", group: \"shop-1\", volume: \"twice\", devices: [{disk:?}, {second:?}])");
-    expect(alpha, "start", &twice, "done")?;
-    expect(alpha, "defects", &twice, "none")?;
+    for resource in [&whole, &twice] {
+        expect(alpha, "start", resource, "done")?;
+        expect(alpha, "monitor", resource, "good")?;
+        expect(alpha, "defects", resource, "none")?;
+    }
     let state = format!("/sys/block/$(basename $(readlink -f {second}))/device/state");
     let write = "dd if=/dev/zero of=/dev/shop-1/twice bs=4096 count=1 oflag=direct";
     alpha.shell(&format!("echo offline >{state} && {write}"))?;
@@ -123,6 +126,7 @@ fn a_volume_group_belongs_to_one_node_and_is_taken_over_from_a_dead_one() -> Res
     alpha.shell(&format!("echo running >{state} && lvchange -q --refresh shop-1/twice"))?;
     eventually("it is whole again", || expect(alpha, "defects", &twice, "none"));
     expect(alpha, "stop", &twice, "done")?;
+    expect(alpha, "stop", &whole, "done")?;
     alpha.shell(&format!("lvremove -q --yes shop-1/twice && vgreduce -q shop-1 {second} && pvremove -q {second}"))?;
 
     // What may not be activated.

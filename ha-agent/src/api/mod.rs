@@ -13,6 +13,7 @@ mod tests;
 mod wire;
 
 use async_trait::async_trait;
+use ha_core::driver::Measured;
 use ha_core::engine::{Command, Refused, Reply, Snapshot};
 use ha_core::name::NodeName;
 use ha_core::record::{Event, Ongoing, Timeline};
@@ -24,7 +25,7 @@ use crate::view::Problem;
 pub(crate) use listen::{SocketOptions, serve};
 pub(crate) use wire::{
     CommandRequest, ErrorBody, ErrorCode, EventLine, FenceLine, FenceRequest, FenceWhat, Health, HistoryView,
-    OngoingView, ReloadMode, ReloadRequest, ReloadView, TimelineView, WhyView,
+    MeasuredView, OngoingView, ReloadMode, ReloadRequest, ReloadView, TimelineView, WhyView,
 };
 
 /// The node behind the API has ended; the agent is about to.
@@ -50,6 +51,9 @@ pub(crate) trait Agent: Send + Sync + 'static {
 
     /// The latest events, the oldest first.
     async fn recent_events(&self) -> Result<Vec<Event>, Stopped>;
+
+    /// How long operations on resources took on this node at most.
+    async fn measured(&self) -> Result<Vec<Measured>, Stopped>;
 
     /// Reads the configuration again, and applies it if asked to. The error is for people: everything that is wrong.
     async fn reload(&self, mode: ReloadMode) -> Result<ReloadView, String>;

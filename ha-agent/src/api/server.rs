@@ -25,8 +25,8 @@ use tokio_stream::{Stream, StreamExt};
 use super::gather::gather;
 use super::peer::Caller;
 use super::{
-    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, FenceLine, FenceRequest, Health, HistoryView, OngoingView,
-    ReloadRequest, TimelineView, WhyView,
+    Agent, CommandRequest, ErrorBody, ErrorCode, EventLine, FenceLine, FenceRequest, Health, HistoryView, MeasuredView,
+    OngoingView, ReloadRequest, TimelineView, WhyView,
 };
 use crate::view::ClusterView;
 
@@ -50,6 +50,7 @@ pub(super) fn router(agent: Arc<dyn Agent>, operators: Option<Gid>) -> Router {
         .route("/v1/why/{hierarchy}", get(why))
         .route("/v1/history", get(history))
         .route("/v1/events", get(events))
+        .route("/v1/measured", get(measured))
         .route("/v1/reload", post(reload))
         .route("/v1/fence", post(fence))
         .route("/v1/health", get(health))
@@ -102,6 +103,10 @@ async fn command(
     command.by = format!("{author}@{here}");
     let to = to.filter(|to| *to != here);
     Ok(Json(shared.agent.command(to, command).await?))
+}
+
+async fn measured(State(shared): State<Shared>) -> Answered<Json<Vec<MeasuredView>>> {
+    Ok(Json(shared.agent.measured().await?.into_iter().map(MeasuredView::from).collect()))
 }
 
 #[derive(Deserialize)]
@@ -290,7 +295,7 @@ async fn health(State(shared): State<Shared>) -> Answered<Json<Health>> {
 async fn unknown_route(uri: Uri) -> ErrorBody {
     let path: String = uri.path().chars().take(100).collect();
     let message = format!(
-        "there is no {path:?}: expected /v1/status, /v1/view, /v1/command, /v1/why/HIERARCHY, /v1/history, /v1/events, \
+        "there is no {path:?}: expected /v1/status, /v1/view, /v1/command, /v1/why/HIERARCHY, /v1/history, /v1/events, /v1/measured, \
          /v1/reload, /v1/fence or /v1/health"
     );
     ErrorBody::new(ErrorCode::UnknownRoute, message)

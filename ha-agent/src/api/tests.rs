@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ha_core::driver::Measured;
 use ha_core::engine::{Ask, Command, Refused, Reply, Snapshot};
-use ha_core::name::{Epoch, HierarchyName, NodeName};
+use ha_core::name::{Epoch, HierarchyName, NodeName, ResourceName};
 use ha_core::record::{Cause, Event, Fault, Happened, Mark, Ongoing, Timeline};
+use ha_core::recovery::Operation;
 use ha_core::time::Time;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +86,11 @@ impl Agent for Alpha {
 
     async fn recent_events(&self) -> Result<Vec<Event>, Stopped> {
         Ok(vec![event(1, "one"), event(2, "two")])
+    }
+
+    async fn measured(&self) -> Result<Vec<Measured>, Stopped> {
+        let (hierarchy, resource) = (HierarchyName::new("web").unwrap(), ResourceName::new("data").unwrap());
+        Ok(vec![Measured { hierarchy, resource, operation: Operation::Start, longest: Duration::from_millis(1_500) }])
     }
 
     async fn reload(&self, mode: ReloadMode) -> Result<ReloadView, String> {
@@ -281,6 +288,15 @@ async fn the_status_is_made_of_every_answer() {
     let sources: Vec<&Source> = web.nodes.iter().map(|n| &n.source).collect();
     assert_eq!(sources, [&Source::Itself, &Source::Itself, &Source::HeardBy(node("alpha"))]);
     assert!(view.problems.iter().any(|p| p.what.contains("gamma did not give its view")), "{:?}", view.problems);
+}
+
+#[tokio::test]
+async fn what_was_measured_is_told_in_milliseconds() {
+    let served = Served::new();
+    let told: serde_json::Value = served.client().get("/v1/measured").await.unwrap();
+    let expected =
+        serde_json::json!([{"hierarchy": "web", "resource": "data", "operation": "start", "longest_ms": 1500}]);
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! The bodies of requests and answers. What they contain of the node is the engine's own types, unchanged.
 
+use ha_core::driver::Measured;
 use ha_core::engine::{Command, HierarchyView, Refused};
-use ha_core::name::NodeName;
+use ha_core::name::{HierarchyName, NodeName, ResourceName};
 use ha_core::record::{Event, Ongoing, Timeline};
+use ha_core::recovery::Operation;
 use ha_resources::fence::agents::{FenceReport, Step};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,28 @@ pub(crate) struct TimelineView {
     pub(crate) t_recover_us: u64,
     /// Every step, on the node's boot-time clock.
     pub(crate) timeline: Timeline,
+}
+
+/// One of `GET /v1/measured`: how long an operation of a resource took on this node at most, since its agent began: done well, or given up at
+/// its time-out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MeasuredView {
+    /// The hierarchy.
+    pub(crate) hierarchy: HierarchyName,
+    /// The resource in it.
+    pub(crate) resource: ResourceName,
+    /// What was done.
+    pub(crate) operation: Operation,
+    /// The longest time, in milliseconds.
+    pub(crate) longest_ms: u64,
+}
+
+impl From<Measured> for MeasuredView {
+    fn from(measured: Measured) -> Self {
+        let Measured { hierarchy, resource, operation, longest } = measured;
+        let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        MeasuredView { hierarchy, resource, operation, longest_ms }
+    }
 }
 
 /// One line of `GET /v1/events`.

@@ -7,6 +7,7 @@ mod bounds;
 mod disks;
 mod fencing;
 mod machine;
+mod measured;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ use ha_resources::kinds::{Builtin, ClaimDefinition, ResourceDefinition};
 use ha_resources::resource::{Directories, Weight};
 use serde::Serialize;
 
+use self::measured::Seen;
+use crate::api::MeasuredView;
 use crate::config::{Config, WardenAct, WatchdogSettings};
 use crate::daemon::unarmed;
 use crate::reservation::{Machine, armed};
@@ -40,6 +43,9 @@ pub(crate) struct HierarchyCheck {
     pub(crate) origin: String,
     /// How long it can be out of service after the death of a node.
     pub(crate) bounds: Bounds,
+    /// How long a start of all its resources would take if each took the longest that was measured on this node; `null` where not all were
+    /// started, or no agent runs.
+    pub(crate) measured_start_ms: Option<u64>,
 }
 
 /// What was found.
@@ -102,6 +108,7 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
             name: loaded.hierarchy.name.to_string(),
             origin: loaded.origin.clone(),
             bounds: bounds(config, claim, &loaded.hierarchy),
+            measured_start_ms: None,
         });
         if loaded.hierarchy.nodes.contains(me) {
             readiness(loaded, &directories, &mut found).await;
@@ -110,6 +117,19 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
     let mut problems = found.0;
     problems.sort();
     Report { problems, hierarchies: checked }
+}
+
+impl Report {
+    /// Puts what the running agent has measured beside what is configured.
+    pub(crate) fn compare(&mut self, hierarchies: &[Hierarchy], measured: &[MeasuredView]) {
+        for hierarchy in hierarchies {
+            let seen = Seen::of(hierarchy, measured);
+            self.problems.extend(seen.short());
+            if let Some(checked) = self.hierarchies.iter_mut().find(|one| one.name == hierarchy.name.as_str()) {
+                checked.measured_start_ms = seen.start().and_then(|time| u64::try_from(time.as_millis()).ok());
+            }
+        }
+    }
 }
 
 /// Whether a node that lost its lease surely stops.

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Args;
+use ha_core::hierarchy::Hierarchy;
 use ha_core::name::NodeName;
 
 use super::{node_name, say, say_json};
+use crate::api::MeasuredView;
 use crate::api::client::Client;
 use crate::check::{self, HierarchyCheck, Report};
 use crate::config;
@@ -46,8 +48,12 @@ pub(crate) async fn check(dir: &Path, client: &Client, args: CheckArgs) -> Resul
         )
         .help("nothing else was looked at: run it again when the files are right"));
     };
+    let hierarchies: Vec<Hierarchy> = read.hierarchies.iter().map(|loaded| loaded.hierarchy.clone()).collect();
     let mut report = check::look(&config, read.hierarchies, &me).await;
     report.problems.extend(of_the_cluster(client).await);
+    // Without an agent nothing was measured; that none runs is told already.
+    let measured: Vec<MeasuredView> = client.get("/v1/measured").await.unwrap_or_default();
+    report.compare(&hierarchies, &measured);
     report.problems.sort();
     if args.json {
         say_json(&serde_json::json!({ "files": read.diagnostics, "found": report }))?;
@@ -97,9 +103,10 @@ fn bounds(hierarchy: &HierarchyCheck) -> String {
         0 => String::new(),
         lease => format!(" lease over {},", ago(lease)),
     };
+    let measured = hierarchy.measured_start_ms.map_or_else(String::new, |ms| format!(" (measured here: {})", ago(ms)));
     format!(
         "{} ({})\n  after the death of its node, at the latest: contact lost {},{lease} claim held {},\n  \
-         then its resources have {} to start before the next node is tried\n\n",
+         then its resources have {} to start before the next node is tried{measured}\n\n",
         styled(HEAD, &hierarchy.name),
         styled(DIM, &hierarchy.origin),
         ago(bounds.detect_ms),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use ha_core::driver::{Member, Node, Reload, ReloadReport};
+use ha_core::driver::{Measured, Member, Node, Reload, ReloadReport};
 use ha_core::engine::{Command, Refused, Reply, Snapshot};
 use ha_core::hierarchy::{Change, Loaded};
 use ha_core::name::{HierarchyName, NodeName};
@@ -58,6 +58,10 @@ impl Agent for Running {
 
     async fn recent_events(&self) -> Result<Vec<Event>, Stopped> {
         self.node.recent_events().await.map_err(|_| Stopped)
+    }
+
+    async fn measured(&self) -> Result<Vec<Measured>, Stopped> {
+        self.node.measured().await.map_err(|_| Stopped)
     }
 
     async fn reload(&self, mode: ReloadMode) -> Result<ReloadView, String> {

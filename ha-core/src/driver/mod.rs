@@ -22,3 +22,4 @@ pub use flight::FlightFiles;
 pub use node::{Ended, Gone, Node};
 pub use plugin::{Channel, Context, Failed, Fencer, Found, Guarded, KillHandle, Probe, Resource, Verdict, Watchdog};
 pub use reload::{Member, Reload, ReloadReport};
+pub use work::Measured;

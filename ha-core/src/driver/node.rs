@@ -4,6 +4,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::builder::NodeBuilder;
 use super::reload::{Member, Reload, ReloadReport};
+use super::work::Measured;
 use crate::contact::KeyRing;
 use crate::engine::{Command, Refused, Reply, Snapshot};
 use crate::name::{ClusterName, NodeName};
@@ -26,6 +27,7 @@ pub(super) enum Request {
     Timelines(oneshot::Sender<Vec<Timeline>>),
     Ongoing(oneshot::Sender<Vec<Ongoing>>),
     Events(oneshot::Sender<Vec<Event>>),
+    Measured(oneshot::Sender<Vec<Measured>>),
     Keys(KeyRing),
     Reload { members: Vec<Member>, mode: Reload, answer: oneshot::Sender<ReloadReport> },
     Trouble { part: String, trouble: Option<String> },
@@ -85,6 +87,11 @@ impl Node {
     /// What happened here, the latest 4096, the oldest first.
     pub async fn recent_events(&self) -> Result<Vec<Event>, Gone> {
         self.ask(Request::Events).await
+    }
+
+    /// How long operations on resources took here at most, since this node began to run.
+    pub async fn measured(&self) -> Result<Vec<Measured>, Gone> {
+        self.ask(Request::Measured).await
     }
 
     /// Everything that happens from now on.

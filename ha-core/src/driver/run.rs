@@ -321,6 +321,9 @@ impl Run {
             Request::Events(answer) => {
                 let _ = answer.send(self.recent.iter().cloned().collect());
             }
+            Request::Measured(answer) => {
+                let _ = answer.send(self.work.measured());
+            }
             Request::Keys(keys) => self.network.set_keys(&keys),
             Request::Reload { members, mode, answer } => {
                 let _ = answer.send(self.reload(members, mode));

@@ -28,6 +28,23 @@ pub(super) struct Work {
     watches: BTreeMap<(HierarchyName, ResourceName), AbortHandle>,
     /// Who waits for held claims to be lost.
     losses: BTreeMap<HierarchyName, AbortHandle>,
+    longest: Longest,
+}
+
+/// The longest of each operation that was not dropped early.
+type Longest = Arc<Mutex<BTreeMap<(HierarchyName, ResourceName, Operation), Duration>>>;
+
+/// How long an operation of a resource took at most on this node since it began to run: done well, or given up at its time-out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The hierarchy.
+    pub hierarchy: HierarchyName,
+    /// The resource in it.
+    pub resource: ResourceName,
+    /// What was done.
+    pub operation: Operation,
+    /// The longest time.
+    pub longest: Duration,
 }
 
 /// An operation as the engine asked for it.
@@ -42,7 +59,28 @@ pub(super) struct Order {
 
 impl Work {
     pub(super) fn new(node: NodeName, inputs: UnboundedSender<Input>) -> Self {
-        Work { node, inputs, operations: BTreeMap::new(), watches: BTreeMap::new(), losses: BTreeMap::new() }
+        Work {
+            node,
+            inputs,
+            operations: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            losses: BTreeMap::new(),
+            longest: Longest::default(),
+        }
+    }
+
+    pub(super) fn measured(&self) -> Vec<Measured> {
+        let longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner);
+        let each =
+            |((hierarchy, resource, operation), longest): (&(HierarchyName, ResourceName, Operation), &Duration)| {
+                Measured {
+                    hierarchy: hierarchy.clone(),
+                    resource: resource.clone(),
+                    operation: *operation,
+                    longest: *longest,
+                }
+            };
+        longest.iter().map(each).collect()
     }
 
     pub(super) fn context(
@@ -67,13 +105,21 @@ impl Work {
             tokio::time::timeout(context.timeout, done).await.unwrap_or(Outcome::TimedOut(context.timeout))
         });
         self.operations.insert(order.op, run.abort_handle());
-        let inputs = self.inputs.clone();
+        let (inputs, longest) = (self.inputs.clone(), self.longest.clone());
+        let began = tokio::time::Instant::now();
         tokio::spawn(async move {
             let outcome = match run.await {
                 Ok(outcome) => outcome,
                 Err(error) if error.is_cancelled() => return,
                 Err(error) => Outcome::Bad(panic_text(error)),
             };
+            // What fails, fails early or late: nothing follows from it for what it takes when it does not.
+            if matches!(outcome, Outcome::Good | Outcome::TimedOut(_)) {
+                let of = (order.hierarchy.clone(), order.resource, operation);
+                let mut longest = longest.lock().unwrap_or_else(PoisonError::into_inner);
+                let longest = longest.entry(of).or_default();
+                *longest = (*longest).max(began.elapsed());
+            }
             let _ = inputs.send(Input::Operated { hierarchy: order.hierarchy, op: order.op, outcome });
         });
     }

@@ -32,6 +32,7 @@ pub enum Pressure {
 
 /// An operation on a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// Bring it into service.
     Start,

@@ -12,6 +12,16 @@ use crate::resource::block;
 const PREFIX: &str = "LVM-";
 const WHOLE: usize = PREFIX.len() + 64;
 
+/// What stands in the names of what LVM keeps to itself, and in no user's (lvm(8), "VALID NAMES"). Not all of it has another identity as well: what
+/// is below a RAID volume has not.
+const RESERVED: [&str; 14] = [
+    "_cdata", "_cmeta", "_corig", "_iorig", "_mimage", "_mlog", "_pmspare", "_rimage", "_rmeta", "_tdata", "_tmeta",
+    "_vdata", "_vorigin", "_wcorig",
+];
+
+/// In the name of what is below a RAID volume, one for each disk.
+pub(super) const IMAGE: &str = "_rimage_";
+
 /// A device that device-mapper made for LVM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Active {
@@ -50,7 +60,8 @@ fn of_in(group: &Name, all: &Path) -> io::Result<Vec<Active>> {
         };
         let Some(part) = group.part_of(&device).filter(|_| identity.starts_with(PREFIX)) else { continue };
         let (volume, layer) = volume_and_layer(part);
-        let visible = layer.is_none() && identity.len() == WHOLE;
+        let is_reserved = RESERVED.iter().any(|part| volume.contains(part));
+        let visible = layer.is_none() && identity.len() == WHOLE && !is_reserved;
         let suspended = block::attribute(&mapper, "suspended").is_some_and(|flag| flag != "0");
         found.push(Active { directory, device, volume, visible, suspended });
     }
@@ -68,7 +79,7 @@ mod tests {
         let identity = format!("LVM-{}", "a".repeat(64));
         for (number, name, uuid, suspended) in [
             (0, "shop-web", identity.clone(), "0"),
-            (1, "shop-web_rimage_0", format!("{identity}-rimage"), "0"),
+            (1, "shop-web_rimage_0", identity.clone(), "0"),
             (2, "shop-web--2", identity.clone(), "1"),
             (3, "shop-web-real", format!("{identity}-real"), "0"),
             (4, "shop--2-web", identity.clone(), "0"),

@@ -39,9 +39,6 @@ use crate::uevent;
 /// From one attempt to take away what is in use to the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// In the name of what is below a redundant volume, one for each disk.
-const IMAGE: &str = "_rimage_";
-
 /// From one look at what is degraded to the next.
 const DEFECTS_EVERY: Duration = Duration::from_secs(5);
 
@@ -350,7 +347,7 @@ impl Lvm {
     /// not answer.
     async fn degraded(&self) -> Option<Option<String>> {
         let active = self.active().ok()?;
-        if !active.iter().any(|one| one.volume.contains(IMAGE)) {
+        if !active.iter().any(|one| one.volume.contains(active::IMAGE)) {
             return Some(None);
         }
         let how = ["dmsetup", "status", "--noflush", "--target", "raid"];
