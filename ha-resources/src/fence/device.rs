@@ -75,8 +75,13 @@ impl WatchdogDevice {
         match device.arm(seconds) {
             Ok(()) => Ok(device),
             Err(e) => {
-                let _ = device.close();
-                Err(failed("cannot be set up", &e))
+                let goes_on = device.nowayout() || device.close().is_err();
+                let and = if goes_on {
+                    "; it runs since it was opened, and cannot be disarmed: this machine is reset"
+                } else {
+                    ""
+                };
+                Err(Failed(format!("{}: cannot be set up: {e}{and}", path.display())))
             }
         }
     }
@@ -86,16 +91,17 @@ impl WatchdogDevice {
             let mut asked = seconds;
             let mut has = 0;
             // SAFETY: the descriptor is open and both pointers lead to live integers.
-            unsafe {
-                ioctl::set_timeout(file.as_raw_fd(), &raw mut asked)?;
-                ioctl::get_timeout(file.as_raw_fd(), &raw mut has)?;
-            }
+            let (set, got) = unsafe {
+                let file = file.as_raw_fd();
+                (ioctl::set_timeout(file, &raw mut asked), ioctl::get_timeout(file, &raw mut has))
+            };
+            let keep = "choose a time that it can keep";
+            set.map_err(|e| io::Error::other(format!("it refuses {seconds} s: {}: {keep}", io::Error::from(e))))?;
+            got?;
             if has == seconds {
                 return Ok(());
             }
-            Err(io::Error::other(format!(
-                "{seconds} s were asked for, but it takes {has} s: choose a time that it can keep"
-            )))
+            Err(io::Error::other(format!("{seconds} s were asked for, but it takes {has} s: {keep}")))
         })?;
         if self.nowayout() {
             tracing::warn!(device = %self.path.display(), "this watchdog cannot be disarmed: once the agent ends, the machine is reset");
