@@ -27,7 +27,8 @@ struct WatchdogInfo {
 
 const _: () = assert!(size_of::<WatchdogInfo>() == 40);
 
-/// `WDIOF_MAGICCLOSE`: the device is disarmed only if a `V` was written before it was closed.
+/// `WDIOF_MAGICCLOSE`: the device is disarmed only if a `V` was written before it was closed. Without it any close disarms it, unless its driver was
+/// told `nowayout` (`watchdog_dev.c`, `watchdog_release`).
 const MAGIC_CLOSE: u32 = 0x0100;
 
 mod ioctl {
@@ -45,12 +46,12 @@ pub struct WatchdogDevice {
     timeout: Duration,
     reset: Reset,
     identity: String,
-    magic_close: bool,
 }
 
 impl WatchdogDevice {
     /// Opens and arms it: from now on it must be fed within `timeout` (whole seconds, at least one). Refused if the device
-    /// takes another time than the one asked for: then it was armed with the device's own time, and is disarmed again.
+    /// takes another time than the one asked for: then it was armed with the device's own time, and is disarmed again. Refused too if it would be
+    /// disarmed whenever the agent dies.
     pub fn open(path: &Path, timeout: Duration, reset: Reset) -> Result<Self, Failed> {
         let failed = |what: &str, e: &dyn std::fmt::Display| {
             Failed(format!("{}: {what}: {e}; name a watchdog device that nothing else uses", path.display()))
@@ -69,9 +70,16 @@ impl WatchdogDevice {
             timeout,
             reset,
             identity: String::from_utf8_lossy(info.identity.split(|b| *b == 0).next().unwrap_or_default()).into_owned(),
-            magic_close: info.options & MAGIC_CLOSE != 0,
             file: Mutex::new(Some(file)),
         };
+        if !outlives_agent(info.options, device.nowayout()) {
+            let identity = &device.identity;
+            return Err(Failed(format!(
+                "{} ({identity}) is disarmed whenever it is closed, also when the agent dies, and so guards nothing: load its driver with \
+                 nowayout=1, or name another device",
+                path.display()
+            )));
+        }
         match device.arm(seconds) {
             Ok(()) => Ok(device),
             Err(e) => {
@@ -110,15 +118,15 @@ impl WatchdogDevice {
         Ok(())
     }
 
-    /// Whether it goes on when it is closed, whatever was written: it has no magic close, or the driver was told so
-    /// (`nowayout`).
+    /// Whether it goes on when it is closed, whatever was written, because its driver was told so (`nowayout`). A kernel without
+    /// `CONFIG_WATCHDOG_SYSFS` does not tell.
     pub fn nowayout(&self) -> bool {
         let by_driver = || {
             let name = std::fs::canonicalize(&self.path).ok()?;
             let attribute = Path::new("/sys/class/watchdog").join(name.file_name()?).join("nowayout");
             Some(std::fs::read_to_string(attribute).ok()?.trim() == "1")
         };
-        !self.magic_close || by_driver().unwrap_or(false)
+        by_driver().unwrap_or(false)
     }
 
     fn with_file<T>(&self, work: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
@@ -131,6 +139,11 @@ impl WatchdogDevice {
         let Some(mut file) = file else { return Ok(()) };
         file.write_all(b"V")
     }
+}
+
+/// Whether it goes on when whoever fed it has died.
+fn outlives_agent(options: u32, nowayout: bool) -> bool {
+    options & MAGIC_CLOSE != 0 || nowayout
 }
 
 fn support(file: &File) -> io::Result<WatchdogInfo> {
@@ -176,6 +189,13 @@ mod tests {
         assert_eq!(nix::request_code_read!(b'W', 5, size_of::<libc::c_int>()), 0x8004_5705);
         assert_eq!(nix::request_code_readwrite!(b'W', 6, size_of::<libc::c_int>()), 0xc004_5706);
         assert_eq!(nix::request_code_read!(b'W', 7, size_of::<libc::c_int>()), 0x8004_5707);
+    }
+
+    #[test]
+    fn a_device_that_the_death_of_the_agent_disarms_is_not_used() {
+        for (options, nowayout, expected) in [(0x8180, false, true), (0x8080, true, true), (0x8080, false, false)] {
+            assert_eq!(outlives_agent(options, nowayout), expected, "{options:#x} {nowayout}");
+        }
     }
 
     #[test]
