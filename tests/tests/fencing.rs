@@ -198,12 +198,22 @@ fn serve_switch(cluster: &Cluster, end: &AtomicBool) -> Result<()> {
 
 /// Alpha serves "web", beta is next; every node of the laboratory can be fenced by these levels (`{node}` is the node).
 fn with_fencing(levels: &str, what: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
-    with_fencing_by("Operator", Lease::Short, levels, what)
+    let agents = Agents { by: "Operator", lease: Lease::Short, watchdog: "Warden" };
+    with_fencing_by(agents, served("web", &NODES)?, levels, what)
 }
 
-fn with_fencing_by(whom: &str, lease: Lease, levels: &str, what: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
-    let nodes = ["alpha", "beta"];
-    let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 1, &[("web", served("web", &nodes)?)], lease)?;
+const NODES: [&str; 2] = ["alpha", "beta"];
+
+/// How the agents are to be: who has nodes fenced, how long leases are, and what resets a node from within.
+struct Agents {
+    by: &'static str,
+    lease: Lease,
+    watchdog: &'static str,
+}
+
+fn with_fencing_by(agents: Agents, web: String, levels: &str, what: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    let Agents { by, lease, watchdog } = agents;
+    let cluster = Cluster::with_leases(Lab::with_nodes(&NODES), 1, &[("web", web)], lease)?;
     for node in cluster.lab().nodes() {
         let etc = node.dir().join("etc");
         fs::create_dir(etc.join("switch"))?;
@@ -211,16 +221,14 @@ fn with_fencing_by(whom: &str, lease: Lease, levels: &str, what: impl FnOnce(&Cl
         write(node, "fence_lab", AGENT)?;
         fs::set_permissions(etc.join("fence_lab"), fs::Permissions::from_mode(0o755))?;
         let mut text = fs::read_to_string(etc.join("agent.ron"))?;
-        for (place, name) in nodes.iter().enumerate() {
+        for (place, name) in NODES.iter().enumerate() {
             let address = format!("\"10.77.0.{}:7946\"]", place + 1);
             let fencing = levels.replace("{node}", name).replace("fence_lab", "/run/lab/etc/fence_lab");
             text = text.replace(&address, &format!("{address}, fencing: {fencing}"));
         }
-        write(
-            node,
-            "agent.ron",
-            &text.replace("keys:", &format!("fencing_by: {whom},\n    fencing_check_every: \"1s\",\n    keys:")),
-        )?;
+        let by = format!("fencing_by: {by},\n    fencing_check_every: \"1s\",\n    keys:");
+        let watched = format!("watchdog: {watchdog},\n    run_dir:");
+        write(node, "agent.ron", &text.replace("keys:", &by).replace("watchdog: Warden,\n    run_dir:", &watched))?;
     }
     cluster.start()?;
     cluster.until_placed("web", "alpha");
@@ -356,7 +364,8 @@ fn what_is_not_proven_is_never_a_success() -> Result<()> {
 #[test]
 fn a_holder_that_hangs_is_fenced_by_the_node_that_waits_for_its_lease() -> Result<()> {
     let levels = r#"[[(agent: "fence_lab", params: {"plug": "{node}"}, timeout: "20s")]]"#;
-    with_fencing_by("Nodes", Lease::Long, levels, |cluster| {
+    let agents = Agents { by: "Nodes", lease: Lease::Long, watchdog: "Warden" };
+    with_fencing_by(agents, served("web", &NODES)?, levels, |cluster| {
         let client = cluster.client()?;
         eventually("the client is served by alpha", || served_by(&client, "alpha"));
         client.forget();
@@ -371,6 +380,38 @@ fn a_holder_that_hangs_is_fenced_by_the_node_that_waits_for_its_lease() -> Resul
         cluster.until_served_for("web", 1_000)?;
         let verdict = cluster.lab().witness().check()?;
         assert_eq!(verdict.nodes_of("web"), ["alpha", "beta"]);
+        Ok(())
+    })
+}
+
+/// S5: neither a stop nor force ends a resource, and nothing resets the node from within. What is below it goes on, under a lease of ten minutes, until the
+/// node is switched off: only then it is served elsewhere.
+#[test]
+fn a_node_that_cannot_stop_what_it_serves_is_fenced_by_the_one_that_is_to_serve_it() -> Result<()> {
+    let levels = r#"[[(agent: "fence_lab", params: {"plug": "{node}"}, timeout: "20s")]]"#;
+    let stuck = r#"Exec(name: "stuck", start: ["/bin/true"], stop: ["/bin/false"], monitor: ["/bin/true"], kill: ["/bin/false"]),
+    ],
+)"#;
+    let web = served("web", &NODES)?.replace("],\n)", stuck);
+    assert!(web.contains("stuck"), "{web}");
+    let agents = Agents { by: "Nodes", lease: Lease::Long, watchdog: "None" };
+    with_fencing_by(agents, web, levels, |cluster| {
+        let client = cluster.client()?;
+        eventually("the client is served by alpha", || served_by(&client, "alpha"));
+        let moved = flat(&cluster.said("alpha", &["move", "web", "beta", "--reason", "an upgrade"])?);
+        eprintln!("asked to move: {moved}");
+        cluster.until_placed("web", "beta");
+        eventually("the client is served by beta", || served_by(&client, "beta"));
+        let begun = "fencing alpha, by ha@beta: it could not stop web";
+        let proven = "alpha is fenced, proven to be off: level 1: fence_lab (plug alpha) says off";
+        has_events(cluster, "beta", &[begun, proven, "claim held", "in service"]);
+        has_events(cluster, "beta", &[proven, "alpha was switched on again"]);
+        eprintln!("{}", cluster.ask("beta", &["history", "web"])?);
+        cluster.until_heard("beta", "alpha", "alive");
+        cluster.until_served_for("web", 1_000)?;
+        let verdict = cluster.lab().witness().check()?;
+        assert_eq!(verdict.nodes_of("web"), ["alpha", "beta"]);
+        assert_eq!(verdict.of("web")[0].starts, 1, "what is below was touched");
         Ok(())
     })
 }
