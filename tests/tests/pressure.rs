@@ -6,10 +6,13 @@ use std::path::Path;
 
 use ha_tests::cluster::{Lease, served};
 use ha_tests::{Cluster, Files, Lab, Load, Result, Trouble, Work, eventually};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// What keeps the machine busy.
 const LOAD: Work = Work { computing: 50, flushing: 3, direct: 3 };
+/// The agents and what keeps them from running share so many processors, if there are as many: with more the same work is no trouble.
+const PROCESSORS: usize = 2;
 /// So many renewals of each node's lease are lived through, ten in a second, unless `HA_RENEWALS` says otherwise.
 const RENEWALS: u64 = 480;
 /// So often in a row a monitor says that it does not know: more than is tolerated in calm, and less than under pressure.
@@ -36,6 +39,24 @@ fn watched() -> String {
 )
 "#
     )
+}
+
+/// The processors that a process may run on.
+fn processors(pid: Pid) -> Result<Vec<usize>> {
+    let set = sched_getaffinity(pid).map_err(Trouble::new)?;
+    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+}
+
+/// Has this thread, and all that it starts from now on, run on a few processors only.
+fn on_few_processors() -> Result<()> {
+    let all = processors(Pid::this())?;
+    let mut few = CpuSet::new();
+    for cpu in all.iter().take(PROCESSORS) {
+        few.set(*cpu).map_err(Trouble::new)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &few).map_err(Trouble::new)?;
+    println!("of {} processors, the laboratory and its load have {:?}", all.len(), processors(Pid::from_raw(0))?);
+    Ok(())
 }
 
 /// How often each node has renewed its lease, as it says itself.
@@ -92,6 +113,7 @@ fn count(cluster: &Cluster, node: &str, kind: &str) -> Result<usize> {
 /// every service goes on in one tenure and is not restarted, every lease is renewed in time, and a monitor that does not know is borne with.
 #[test]
 fn fifty_busy_programs_and_heavy_writing_move_nothing() -> Result<()> {
+    on_few_processors()?;
     let web = served("web", &["alpha", "beta"])?;
     let other = ha_tests::cluster::witnessed("other", &["beta", "alpha"], 10)?;
     let hierarchies = [("web", web), ("other", other), ("watched", watched())];
@@ -102,6 +124,10 @@ fn fifty_busy_programs_and_heavy_writing_move_nothing() -> Result<()> {
         cluster.until_placed(name, node);
     }
     assert_urgent(&cluster)?;
+    for node in cluster.lab().nodes() {
+        let pid = node.agent()?.ok_or_else(|| Trouble::new("no agent"))?;
+        assert!(processors(pid)?.len() <= PROCESSORS, "the agent of {} runs on {:?}", node.name(), processors(pid)?);
+    }
     let client = cluster.client()?;
     eventually("the client is served", || client.served_by().ok_or("no answer"));
     let settled = ["alpha", "beta"].map(|node| cluster.events(node).map(|events| events.len()));
