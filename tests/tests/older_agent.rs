@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ha_tests::cluster::{Lease, served};
-use ha_tests::{Cluster, Lab, Result, Trouble, eventually, program};
+use ha_tests::{Cluster, Lab, Load, Result, Trouble, Work, eventually, program};
 
 /// Which build is the older one: the path that `tests/older-build` prints.
 const OLDER: &str = "HA_OLDER_BUILD";
@@ -90,6 +90,9 @@ fn an_older_agent_is_moved_to_and_from_and_upgraded_while_it_serves() -> Result<
     let service = beta.running("lab-service")?;
     let client = cluster.client()?;
     eventually("the client is served", || client.served_by().ok_or("no answer"));
+    // On a machine that is busy, as one that is upgraded at work.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let load = Load::new(Work { computing: 6, ..Work::default() }, folder.path())?;
     for build in [program("ha")?, older()?, program("ha")?] {
         beta.install(&build)?;
         cluster.restart_agent("beta", &["web"])?;
@@ -97,6 +100,7 @@ fn an_older_agent_is_moved_to_and_from_and_upgraded_while_it_serves() -> Result<
         until_all_see(&cluster, "beta");
     }
     cluster.until_served_for("web", 1_000)?;
+    drop(load);
     let tally = client.finish().expect("it was served");
     println!(
         "upgraded, taken back, upgraded again: {tally:?}, longest time between answers {:?}",
