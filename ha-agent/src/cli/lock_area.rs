@@ -11,7 +11,7 @@ use ha_core::time::Span;
 use ha_resources::claim::DirectDevice;
 
 use super::{node_name, say, say_json, span};
-use crate::config::{self, AreaSettings, Config};
+use crate::config::{self, AreaSettings, Config, WatchdogSettings};
 use crate::exit::{Exit, Failure};
 
 /// Of `ha lock-area`.
@@ -62,7 +62,7 @@ struct InitArgs {
     /// How long a lease is good after a renewal [default: as agent.ron says, else 4s]
     #[arg(long, value_name = "TIME", value_parser = span)]
     deadline: Option<Span>,
-    /// How long a watchdog may take to end a node [default: as agent.ron says, else 2s]
+    /// How long a watchdog may take to end a node [default: as agent.ron says, also of its watchdog device, else 2s]
     #[arg(long, value_name = "TIME", value_parser = span)]
     watchdog: Option<Span>,
     /// How far apart clocks may run meanwhile [default: as agent.ron says, else 500ms]
@@ -102,7 +102,7 @@ pub(crate) async fn lock_area(dir: &Path, args: LockAreaArgs) -> Result<Exit, Fa
 
 async fn init(config: &Config, args: InitArgs) -> Result<Exit, Failure> {
     let area = settings(config, &args.name)?;
-    let timing = timing(area, &args)?;
+    let timing = timing(area, &args, &config.watchdog)?;
     let nodes = if args.nodes.is_empty() { config.nodes.iter().map(|n| n.name.clone()).collect() } else { args.nodes };
     let mut id = [0; 16];
     getrandom::fill(&mut id)
@@ -123,14 +123,18 @@ async fn init(config: &Config, args: InitArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// As given here, else as agent.ron says, else the defaults.
-fn timing(area: &AreaSettings, args: &InitArgs) -> Result<LeaseTiming, Failure> {
+/// As given here, else as agent.ron says, else the defaults: with one number for the watchdog, that of the nodes' own device.
+fn timing(area: &AreaSettings, args: &InitArgs, own: &WatchdogSettings) -> Result<LeaseTiming, Failure> {
     let base = area.timing.unwrap_or_default();
+    let waited = match own {
+        WatchdogSettings::Device { timeout, .. } if area.timing.is_none() => *timeout,
+        _ => base.watchdog(),
+    };
     let pick = |given: Option<Span>, base: Duration| given.map_or(base, |s| s.0);
     let timing = LeaseTiming::new(
         pick(args.renew, base.renew()),
         pick(args.deadline, base.deadline()),
-        pick(args.watchdog, base.watchdog()),
+        pick(args.watchdog, waited),
         pick(args.margin, base.margin()),
     )
     .map_err(|e| Failure::new(Exit::BadInput, e))?;
@@ -182,5 +186,41 @@ fn failed(area: &AreaSettings, error: &AdminError) -> Failure {
         AdminError::NoArea(_) => {
             Failure::new(Exit::Refused, what).help(format!("make it with `ha lock-area init {}`", area.name))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_area_waits_for_the_nodes_own_watchdog_where_nothing_else_is_written() {
+        let name = LockAreaName::new("main").unwrap();
+        let mut area = AreaSettings {
+            name: name.clone(),
+            path: "/dev/disk".into(),
+            timing: None,
+            io_deadline: None,
+            channel: None,
+        };
+        let args = |watchdog: Option<Duration>| InitArgs {
+            name: name.clone(),
+            nodes: Vec::new(),
+            hierarchies: 16,
+            renew: None,
+            deadline: None,
+            watchdog: watchdog.map(Span),
+            margin: None,
+            overwrite: false,
+        };
+        let seconds = Duration::from_secs;
+        let device = WatchdogSettings::Device { path: "/dev/watchdog".into(), timeout: seconds(7) };
+        let waits = |area: &AreaSettings, given, own| timing(area, &args(given), own).unwrap().watchdog();
+        assert_eq!(waits(&area, None, &device), seconds(7));
+        assert_eq!(waits(&area, None, &WatchdogSettings::None), LeaseTiming::default().watchdog());
+        assert_eq!(waits(&area, Some(seconds(9)), &device), seconds(9));
+        // What agent.ron writes of the area, every node compares with it.
+        area.timing = Some(LeaseTiming::default());
+        assert_eq!(waits(&area, None, &device), LeaseTiming::default().watchdog());
     }
 }

@@ -13,12 +13,15 @@
 //!
 //! A monitor that takes too long or cannot be executed says nothing: unknown.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 use ha_core::driver::{Context, Failed, Found, KillHandle, Resource, Verdict};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Directories;
-use super::started::Started;
+use super::started::{ASKED_WITHIN, Started};
 use crate::command::{self, Program, most_of};
 
 /// `EX_TEMPFAIL`: the monitor could not find out.
@@ -41,12 +44,16 @@ pub struct ExecSpec {
 pub struct Exec {
     spec: ExecSpec,
     directories: Directories,
+    /// Whether its start left anything that runs, of which the kernel tells the end.
+    left: AtomicBool,
+    /// The monitor runs once at a time: it is the operator's, who need not think of two.
+    looks: Mutex<()>,
 }
 
 impl Exec {
     /// Commands that have not been run yet.
     pub fn new(spec: ExecSpec, directories: Directories) -> Self {
-        Self { spec, directories }
+        Self { spec, directories, left: AtomicBool::new(false), looks: Mutex::default() }
     }
 
     async fn run(&self, what: &str, command: &[String], context: &Context) -> Result<(), Failed> {
@@ -60,14 +67,30 @@ impl Exec {
         }
         Err(Failed(format!("its {what} command {}", finished.describe())))
     }
+
+    async fn look(&self, context: &Context, deadline: Instant) -> Verdict {
+        let _alone = self.looks.lock().await;
+        let limit = deadline.saturating_duration_since(Instant::now());
+        match Program::of(context, &self.spec.monitor).run(limit).await {
+            Ok(finished) if finished.status.success() => Verdict::Good,
+            Ok(finished) if finished.status.code() == Some(UNKNOWN) => {
+                Verdict::Unknown(format!("its monitor command {}", finished.describe()))
+            }
+            Ok(finished) => Verdict::Bad(format!("its monitor command {}", finished.describe())),
+            Err(e) => Verdict::Unknown(e.to_string()),
+        }
+    }
 }
 
 #[async_trait]
 impl Resource for Exec {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
-        let group = Started::of(&self.directories, context).prepare();
-        let program = Program { cgroup: group, ..Program::of(context, &self.spec.start) };
-        self.finish("start", program, context).await
+        let started = Started::of(&self.directories, context);
+        self.left.store(false, Ordering::Relaxed);
+        let program = Program { cgroup: started.prepare(), ..Program::of(context, &self.spec.start) };
+        self.finish("start", program, context).await?;
+        self.left.store(started.is_populated(), Ordering::Relaxed);
+        Ok(())
     }
 
     async fn stop(&self, context: &Context) -> Result<(), Failed> {
@@ -93,17 +116,21 @@ impl Resource for Exec {
     }
 
     async fn monitor(&self, context: &Context) -> Verdict {
-        match Program::of(context, &self.spec.monitor).run(most_of(context.timeout)).await {
-            Ok(finished) if finished.status.success() => Verdict::Good,
-            Ok(finished) if finished.status.code() == Some(UNKNOWN) => {
-                Verdict::Unknown(format!("its monitor command {}", finished.describe()))
-            }
-            Ok(finished) => Verdict::Bad(format!("its monitor command {}", finished.describe())),
-            Err(e) => Verdict::Unknown(e.to_string()),
+        self.look(context, Instant::now() + most_of(context.timeout)).await
+    }
+
+    /// The end of all that its start left is told by the kernel. Whether that is a failure, the monitor says.
+    async fn watch(&self, context: &Context) -> String {
+        if self.left.load(Ordering::Relaxed) {
+            let ask = || self.look(context, Instant::now() + ASKED_WITHIN);
+            return Started::of(&self.directories, context).until_failed(ask).await;
         }
+        std::future::pending().await
     }
 
     async fn adopt(&self, context: &Context) -> Result<Found, Failed> {
+        // Before it is asked: what ends meanwhile is told by the watch.
+        self.left.store(Started::of(&self.directories, context).is_populated(), Ordering::Relaxed);
         let found = match self.monitor(context).await {
             Verdict::Good => Found::Running,
             Verdict::Bad(_) => Found::Stopped,
@@ -233,5 +260,34 @@ mod tests {
         let lacking =
             Exec { spec: ExecSpec { stop: vec!["no-such-program".to_owned()], ..lacking.spec.clone() }, ..lacking };
         assert!(lacking.ready().await.unwrap_err().0.contains("no-such-program"));
+    }
+
+    #[tokio::test]
+    async fn the_death_of_what_a_start_left_is_told_at_once_and_is_a_failure_if_the_monitor_says_so() {
+        let Some(cgroups) = usable_cgroups() else { return };
+        let place = tempfile::tempdir().unwrap();
+        let x = context("watched");
+        let daemon = place.path().join("daemon");
+        let start = format!("setsid sh -c 'echo $$ > {0}; exec sleep 1000' > /dev/null 2>&1 &", daemon.display());
+        let fine = place.path().join("fine");
+        // A zombie, which whoever is process 1 here may leave for a while, does not run.
+        let runs = format!("grep -q '^State:.*[^Z] (' /proc/$(cat {})/status", daemon.display());
+        let looks = format!("test -e {} || {runs}", fine.display());
+        let resource = exec(place.path(), Some(cgroups), [&start, "true", &looks]);
+        resource.start(&x).await.unwrap();
+        let first = pid_in(&daemon).await;
+        first.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+        let why = resource.watch(&x).await;
+        assert!(why.contains("nothing runs any more of what its start left; its monitor command exited"), "{why}");
+
+        // Where it is no failure, nothing is told.
+        std::fs::remove_file(&daemon).unwrap();
+        resource.start(&x).await.unwrap();
+        let second = pid_in(&daemon).await;
+        std::fs::write(&fine, "").unwrap();
+        second.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+        let watched = tokio::time::timeout(Duration::from_secs(3), resource.watch(&x)).await;
+        assert!(watched.is_err(), "{watched:?}");
+        resource.kill(&x).await.unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ha_core::driver::{Context, Failed, KillHandle};
+use ha_core::driver::{Context, Failed, KillHandle, Verdict};
 use tokio::time::Instant;
 
 use super::Directories;
@@ -16,6 +16,13 @@ use crate::{cgroup, command, process_group};
 
 /// A daemon may need so long to be gone after the command that stopped it has ended.
 const LINGERS: Duration = Duration::from_secs(2);
+
+/// When nothing of it lives any more, a monitor is asked after these pauses until it says that this is a failure: many take what has ended for alive
+/// until whoever was its parent has seen that.
+const ASKED_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
+
+/// Such a monitor has so long: that of a resource with the default time-outs.
+pub(crate) const ASKED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the start command of one resource left, or will leave.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +79,22 @@ impl<'a> Started<'a> {
             );
             std::future::pending().await
         }
+    }
+
+    /// Waits until nothing of it lives, and a monitor says that this is a failure: some start what ends by itself. For ever where it does not say so,
+    /// or the kernel does not tell.
+    pub(crate) async fn until_failed<F>(&self, ask: impl Fn() -> F + Send + Sync) -> String
+    where
+        F: Future<Output = Verdict> + Send,
+    {
+        self.emptied().await;
+        for pause in ASKED_AFTER {
+            tokio::time::sleep(pause).await;
+            if let Verdict::Bad(why) = ask().await {
+                return format!("nothing runs any more of what its start left; {why}");
+            }
+        }
+        std::future::pending().await
     }
 
     /// Takes the group away, if nothing lives in it.

@@ -19,16 +19,13 @@ use tokio::time::Instant;
 
 use self::codes::{Status, describe};
 use super::check::{self, Check};
-use super::started::Started;
+use super::started::{ASKED_WITHIN, Started};
 use super::{Advice, Directories};
 use crate::command::{self, Finished, Leftovers, Program, RunError, most_of};
 use crate::proc;
 
 /// Where scripts are looked for that are given by name.
 const FOLDERS: [&str; 2] = ["/etc/init.d", "/etc/rc.d/init.d"];
-
-/// A script whose program has ended has so long to answer: as long as a monitor of a resource with the default time-outs.
-const ASKED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A script is asked again after so long, at first and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];

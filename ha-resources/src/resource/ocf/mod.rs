@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use self::codes::{Answer, Code};
 use self::meta_data::MetaData;
-use super::started::Started;
+use super::started::{ASKED_WITHIN, Started};
 use super::{Advice, Directories};
 use crate::command::{self, Keep, Leftovers, Program, RunError, most_of};
 
@@ -40,13 +40,6 @@ const META_DATA_WITHIN: Duration = Duration::from_secs(4);
 
 /// So many bytes of meta-data are read. The longest of a hundred known agents has 13 KiB.
 const META_DATA_BYTES: usize = 1 << 20;
-
-/// When nothing lives any more of what its start left, its monitor is asked after these pauses until it says that this is a failure: many
-/// agents take what has ended for alive until whoever was its parent has seen that.
-const ASKED_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)];
-
-/// Such a monitor has so long: that of a resource with the default time-outs.
-const ASKED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Between two looks whether it has stopped: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -412,15 +405,11 @@ impl Resource for Ocf {
     /// The end of all that its start left is told by the kernel. Whether that is a failure, its agent says: some start what ends by itself.
     async fn watch(&self, context: &Context) -> String {
         if self.left.load(Ordering::Relaxed) {
-            Started::of(&self.directories, context).emptied().await;
-            for pause in ASKED_AFTER {
-                tokio::time::sleep(pause).await;
+            let ask = || async {
                 let _alone = self.looks.lock().await;
-                let verdict = self.look(Action::quick_monitor(), context, Instant::now() + ASKED_WITHIN).await;
-                if let Verdict::Bad(why) = verdict {
-                    return format!("nothing runs any more of what its start left; {why}");
-                }
-            }
+                self.look(Action::quick_monitor(), context, Instant::now() + ASKED_WITHIN).await
+            };
+            return Started::of(&self.directories, context).until_failed(ask).await;
         }
         std::future::pending().await
     }
