@@ -160,3 +160,37 @@ fn a_watchdog_has_the_time_that_was_asked_for_or_is_refused() -> Result<()> {
     assert!(flat(&has).contains("Timeout: 37 seconds"), "{has}");
     Ok(())
 }
+
+/// A device that takes another time than the one asked for, as some drivers do that count in minutes, and one that is disarmed by any close: both are
+/// made by a program, since no driver of this kernel is like that. Neither is used, and the first is disarmed again.
+#[test]
+fn a_watchdog_that_takes_another_time_or_dies_with_the_agent_is_refused() -> Result<()> {
+    let cluster = KernelCluster::with_hierarchies(KernelLab::with_nodes(&["alpha"]), ClaimKind::Reservation, &[])?;
+    let alpha = cluster.lab().node("alpha");
+    alpha.shell("modprobe cuse")?;
+    let own = program("lab-watchdog")?.to_string_lossy().into_owned();
+    let mut device = "/dev/watchdog1\", timeout: \"5s\"".to_owned();
+    // With magic close and without: WDIOF_KEEPALIVEPING | WDIOF_SETTIMEOUT, and WDIOF_MAGICCLOSE.
+    for (name, options, step, timeout, expected, disarmed) in [
+        (
+            "watchdog7",
+            "8180",
+            60,
+            "90s",
+            "90 s were asked for, but it takes 120 s: choose a time that it can keep",
+            "written V",
+        ),
+        ("watchdog8", "8080", 1, "5s", "is disarmed whenever it is closed, also when the agent dies", "closed"),
+    ] {
+        alpha.shell(&format!("{own} {name} {options} {step} >/run/{name} 2>&1 &"))?;
+        eventually("the device is there", || alpha.shell(&format!("test -c /dev/{name}")));
+        let next = format!("/dev/{name}\", timeout: \"{timeout}\"");
+        configure(alpha, &device, &next)?;
+        device = next;
+        let said = cluster.said("alpha", &["run", "--node", "alpha"])?;
+        eprintln!("{said}");
+        assert!(said.contains(expected) && !said.contains("watchdog armed"), "{said}");
+        eventually("it is disarmed", || alpha.shell(&format!("grep '{disarmed}' /run/{name}")));
+    }
+    Ok(())
+}

@@ -30,6 +30,7 @@ pub mod stamp;
 mod target;
 pub mod unwritten;
 pub mod volume;
+pub mod watchdog;
 
 pub use cluster::{ClaimKind, KernelCluster};
 pub use database::DatabaseClient;
