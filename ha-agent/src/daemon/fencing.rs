@@ -13,7 +13,7 @@ use ha_core::driver::{Clock, Fencer, Node};
 use ha_core::engine::PROOF_COUNTS_FOR;
 use ha_core::name::NodeName;
 use ha_core::record::FencingNews;
-use ha_resources::fence::agents::{self, FenceDevice, Progress, Proof, Step, look_at, switch_on};
+use ha_resources::fence::agents::{self, FenceDevice, Progress, Proof, Step, look_at, still_off, switch_on};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -22,6 +22,9 @@ use crate::config::{Config, FencingBy};
 
 /// The devices are looked at so long after the agent began, for the first time.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// The last beats of a node, and its last sign on the storage, are noticed at the latest so long after it was switched off. A proof counts only for a
+/// node of which nothing was heard since it was asked for: so it is asked for once more then, for those that lived until they were off.
+const LAST_SIGNS: Duration = Duration::from_millis(1_500);
 /// Longer reasons are cut off, in characters.
 const REASON_MAX: usize = 200;
 /// Longer words of devices are cut off, in characters.
@@ -136,15 +139,20 @@ impl Fencing {
             Proof::None => FencingNews::NotProven { why: how },
         };
         tell(news);
+        let proven_by = report.levels.last().filter(|_| report.proof != Proof::None);
+        let proven_by = proven_by.and_then(|last| Some((last.level, levels.get(last.level - 1)?)));
+        if let (Proof::Off, Some((level, devices))) = (&report.proof, proven_by) {
+            tokio::time::sleep(LAST_SIGNS).await;
+            let begun = (self.clock)();
+            if still_off(level, devices, progress).await {
+                tell(FencingNews::Proven { begun, how: format!("{summary}, still") });
+            }
+        }
         let mut switched_on = None;
-        if order.what == FenceWhat::Reboot
-            && report.proof != Proof::None
-            && let Some(last) = report.levels.last()
-            && let Some(devices) = levels.get(last.level - 1)
-        {
+        if let (FenceWhat::Reboot, Some((level, devices))) = (order.what, proven_by) {
             // Until then the engine takes it for gone, and must not meet its next life.
             tokio::time::sleep(PROOF_COUNTS_FOR).await;
-            let done = switch_on(last.level, devices, progress).await;
+            let done = switch_on(level, devices, progress).await;
             let trouble = done.clone().err().map(|why| why.chars().take(WORDS_MAX).collect());
             tell(FencingNews::SwitchedOn { trouble });
             switched_on = Some(done);

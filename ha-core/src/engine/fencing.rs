@@ -5,8 +5,8 @@
 //! [`crate::mastership`] and the claims.
 //!
 //! A proof says that the machine was off at some moment. It counts only for a node that was heard before, is silent now, and was not heard at all,
-//! directly or by hearsay or through storage, since the fencing began: whoever is heard later was not switched off, or was switched on again. It
-//! counts for a moment, in which no machine boots: so that a later life that nobody hears is not taken for the earlier one, whose claims only it could
+//! directly or by hearsay or through storage, since the fencing began, or since the question that its devices answered: whoever is heard later was not
+//! switched off, or was switched on again. It counts for a moment, in which no machine boots: so that a later life that nobody hears is not taken for the earlier one, whose claims only it could
 //! have taken again. After that the node is silent like any other, and the claims find out by themselves whether it lives.
 //!
 //! By itself a node fences only one that is [configured for it](super::EngineConfig::fences), and only in two cases: that one is silent, on the storage

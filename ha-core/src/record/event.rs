@@ -271,7 +271,7 @@ pub enum FencingNews {
     },
     /// The node was off: every device of one level said so when it was asked after it had been told to switch the node off.
     Proven {
-        /// When the fencing began, on this node's clock: nothing had been switched off before.
+        /// When the fencing began, or the devices were asked once more, on this node's clock: the node was off at some moment after it.
         begun: Time,
         /// Which devices said so, in words.
         how: String,

@@ -30,6 +30,18 @@ pub(super) struct Order {
     outcome: Outcome,
 }
 
+/// A proof is asked for once more so long after the first one.
+const ASKED_AGAIN: Duration = Duration::from_millis(1_500);
+/// A device answers within this, in milliseconds.
+const ANSWERS_WITHIN: u64 = 400;
+
+/// A proof that is to be asked for once more.
+pub(super) struct Question {
+    by: usize,
+    life: u64,
+    target: usize,
+}
+
 impl World {
     pub(super) fn fence(&mut self, by: usize, node: &NodeName, why: &str) {
         let Some(target) = self.setup.node(node) else { return };
@@ -63,14 +75,30 @@ impl World {
                 FencingNews::NotProven { why: "the device does not answer".to_owned() }
             }
         };
-        let answers = Duration::from_millis(self.nodes[by].draws.between(5, 400));
+        if outcome == Outcome::Proven {
+            self.put(self.now + ASKED_AGAIN, What::AskedIfOff(Question { by, life, target }));
+        }
+        let answers = Duration::from_millis(self.nodes[by].draws.between(5, ANSWERS_WITHIN));
+        self.for_agent_at(by, self.now + answers, ForAgent::Input(Input::Fencing { node, news }));
+    }
+
+    /// Whoever fenced a node has asked whether it is off still.
+    pub(super) fn asked_if_off(&mut self, question: &Question) {
+        let Question { by, life, target } = *question;
+        if self.nodes[by].life != life || self.nodes[target].on {
+            return;
+        }
+        let (begun, node) = (self.nodes[by].time(self.now), self.nodes[target].name.clone());
+        let news = FencingNews::Proven { begun, how: "the device says off, still".to_owned() };
+        let answers = Duration::from_millis(self.nodes[by].draws.between(5, ANSWERS_WITHIN));
         self.for_agent_at(by, self.now + answers, ForAgent::Input(Input::Fencing { node, news }));
     }
 
     /// Off, and on again some time later, not before every proof of it is over.
     fn switched_off(&mut self, n: usize) {
         self.stats.fencings += 1;
-        self.nodes[n].off_until = self.now + PROOF_COUNTS_FOR + Duration::from_millis(500);
+        let last_answer = ASKED_AGAIN + Duration::from_millis(ANSWERS_WITHIN);
+        self.nodes[n].off_until = self.now + last_answer + PROOF_COUNTS_FOR + Duration::from_millis(100);
         if self.nodes[n].on {
             self.reset(n);
         } else {

@@ -58,6 +58,7 @@ pub(super) enum What {
         boot: u64,
     },
     Fenced(super::fencing::Order),
+    AskedIfOff(super::fencing::Question),
     DiskBlock {
         node: usize,
         boot: u64,
@@ -366,6 +367,7 @@ impl World {
                 }
             }
             What::Fenced(order) => self.fenced(order),
+            What::AskedIfOff(question) => self.asked_if_off(&question),
             What::DiskBlock { node, boot, area, offset, bytes } => {
                 // What was on its way when the power was lost has left the node, or has not.
                 let gone = !self.nodes[node].on || self.nodes[node].boot != boot;

@@ -76,7 +76,7 @@ fn a_node_that_was_heard_after_its_fencing_began_is_not_gone() {
     cluster.until("contact is lost", |c| c.engine(BETA).contact.peer(&node(ALPHA)).is_some_and(lost));
     assert_eq!(cluster.belief(), Belief::Lost);
     cluster.proven(cluster.now);
-    assert!(cluster.believes_off(), "another fencing, in which it was not heard");
+    assert!(cluster.believes_off(), "another fencing, or the devices asked once more, and it was not heard since");
 }
 
 #[test]

@@ -143,6 +143,20 @@ pub async fn switch_on(level: usize, devices: &[FenceDevice], progress: &Progres
     if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
 }
 
+/// Asks every device of the level that switched a node off whether it is off still. Touches nothing.
+pub async fn still_off(level: usize, devices: &[FenceDevice], progress: &Progress) -> bool {
+    for device in devices {
+        let answer = device.status().await;
+        let off = answer == Ok(PowerState::Off);
+        let shown = async { answer.map(|state| says(state).to_owned()) };
+        let _ = told(level, device, "status", progress, shown).await;
+        if !off {
+            return false;
+        }
+    }
+    true
+}
+
 /// Asks every device whether it can be reached, and whether the node is on. Touches nothing. What is wrong, each a sentence.
 pub async fn look_at(levels: &[Vec<FenceDevice>], progress: &Progress) -> Vec<String> {
     let mut troubles = Vec::new();

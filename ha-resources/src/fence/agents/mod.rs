@@ -16,7 +16,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use device::{FenceDevice, Findings, PowerState};
-pub use level::{DeviceReport, FenceReport, LevelReport, Order, Progress, Proof, Step, fence, look_at, switch_on};
+pub use level::{
+    DeviceReport, FenceReport, LevelReport, Order, Progress, Proof, Step, fence, look_at, still_off, switch_on,
+};
 pub use read::levels;
 
 /// How long one action of an agent may take where nothing is said.
