@@ -32,6 +32,7 @@ mod random;
 mod run;
 pub mod service;
 pub mod storage;
+pub mod switch;
 pub mod target;
 mod trouble;
 mod volume;

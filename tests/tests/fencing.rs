@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use ha_resources::fence::agents::{DeviceSpec, FenceDevice, Findings, PowerState, Proof, fence, switch_on};
 use ha_tests::cluster::{Lease, served, write};
+use ha_tests::switch::{self, AGENT, Turn};
 use ha_tests::{Client, Cluster, Lab, Result, Spare, Trouble, eventually};
 
 /// An error that says so, loudly, if the real agents are not here.
@@ -143,60 +142,6 @@ fn a_real_agent_switches_off_proves_it_and_switches_on() -> Result<()> {
     Ok(())
 }
 
-const META_DATA: &str = r#"<?xml version="1.0"?><resource-agent name="fence_lab"><parameters>
-<parameter name="action" required="1"><content type="string" default="reboot"/></parameter>
-<parameter name="plug" required="1"><content type="string"/></parameter>
-<parameter name="mode"><content type="select" default="honest"><option value="honest"/><option value="lies"/><option value="hangs"/></content></parameter>
-</parameters><actions><action name="on"/><action name="off"/><action name="reboot"/><action name="status"/><action name="monitor"/>
-<action name="metadata"/></actions></resource-agent>"#;
-
-/// Asks the power switch of the laboratory by files beside it. Where `cut` is there, the switch cannot be reached; where `broken` is, what is off stays off.
-const AGENT: &str = r#"#!/bin/bash
-here=/run/lab/etc
-while IFS='=' read -r name value; do declare "o_$name=$value"; done
-[ "$o_action" != metadata ] || exec cat $here/fence_lab.xml
-case $o_mode in
-    lies) exit 0;;
-    hangs) trap '' TERM INT; setsid sleep 100001 & sleep 100002; sleep 100003;;
-esac
-[ ! -e $here/cut ] || { echo 'the switch does not answer'; exit 1; }
-[ "$o_action" != monitor ] || exit 0
-[ "$o_action" != on ] || [ ! -e $here/broken ] || { echo 'its power supply is broken'; exit 1; }
-id=$$.$RANDOM
-echo "$o_action $o_plug" > $here/switch/new.$id
-mv $here/switch/new.$id $here/switch/ask.$id
-until [ -e $here/switch/answer.$id ]; do sleep 0.02; done
-said=$(cat $here/switch/answer.$id)
-case $o_action:$said in off:done|on:done|status:on) exit 0;; status:off) exit 2;; *) echo "$said"; exit 1;; esac
-"#;
-
-/// The power switch: does what agents on any node ask for, until it is told to end.
-fn serve_switch(cluster: &Cluster, end: &AtomicBool) -> Result<()> {
-    while !end.load(Ordering::Relaxed) {
-        for node in cluster.lab().nodes() {
-            for entry in fs::read_dir(node.dir().join("etc/switch"))? {
-                let path = entry?.path();
-                let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                let Some(id) = name.strip_prefix("ask.") else { continue };
-                let text = fs::read_to_string(&path)?;
-                fs::remove_file(&path)?;
-                let (action, plug) = text.trim().split_once(' ').unwrap();
-                let plug = cluster.node(plug);
-                let said = match action {
-                    "off" => plug.power_off().map(|()| "done"),
-                    "on" => plug.power_on().map(|()| "done"),
-                    _ => Ok(if plug.is_on() { "on" } else { "off" }),
-                };
-                let new = path.with_file_name(format!("said.{id}"));
-                fs::write(&new, said.map_or_else(|trouble| trouble.to_string(), str::to_owned))?;
-                fs::rename(&new, path.with_file_name(format!("answer.{id}")))?;
-            }
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
 /// Alpha serves "web", beta is next; every node of the laboratory can be fenced by these levels (`{node}` is the node).
 fn with_fencing(levels: &str, what: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     let agents = Agents { by: "Operator", lease: Lease::Short, watchdog: "Warden" };
@@ -217,14 +162,11 @@ fn with_fencing_by(agents: Agents, web: String, levels: &str, what: impl FnOnce(
     let cluster = Cluster::with_leases(Lab::with_nodes(&NODES), 1, &[("web", web)], lease)?;
     for node in cluster.lab().nodes() {
         let etc = node.dir().join("etc");
-        fs::create_dir(etc.join("switch"))?;
-        write(node, "fence_lab.xml", META_DATA)?;
-        write(node, "fence_lab", AGENT)?;
-        fs::set_permissions(etc.join("fence_lab"), fs::Permissions::from_mode(0o755))?;
+        switch::install(&etc)?;
         let mut text = fs::read_to_string(etc.join("agent.ron"))?;
         for (place, name) in NODES.iter().enumerate() {
             let address = format!("\"10.77.0.{}:7946\"]", place + 1);
-            let fencing = levels.replace("{node}", name).replace("fence_lab", "/run/lab/etc/fence_lab");
+            let fencing = levels.replace("{node}", name).replace("fence_lab", AGENT);
             text = text.replace(&address, &format!("{address}, fencing: {fencing}"));
         }
         let by = format!("fencing_by: {by},\n    fencing_check_every: \"1s\",\n    keys:");
@@ -233,15 +175,16 @@ fn with_fencing_by(agents: Agents, web: String, levels: &str, what: impl FnOnce(
     }
     cluster.start()?;
     cluster.until_placed("web", "alpha");
-    let end = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let switch = scope.spawn(|| serve_switch(&cluster, &end));
-        // A test that fails must not leave the switch waiting for ever.
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| what(&cluster)));
-        end.store(true, Ordering::Relaxed);
-        switch.join().unwrap()?;
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let folders: Vec<PathBuf> = cluster.lab().nodes().iter().map(|node| node.dir().join("etc")).collect();
+    let turn = |turn, plug: &str| {
+        let node = cluster.node(plug);
+        match turn {
+            Turn::Off => node.power_off().map(|()| "done"),
+            Turn::On => node.power_on().map(|()| "done"),
+            Turn::Status => Ok(if node.is_on() { "on" } else { "off" }),
+        }
+    };
+    switch::attended(&folders, turn, || what(&cluster))
 }
 
 fn flat(text: &str) -> String {
