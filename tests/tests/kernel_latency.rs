@@ -2,7 +2,7 @@
 //! opens, over the kernel's own iSCSI initiator. Prints the figures, which are in docs/reservations.md; asserts none of them, only that who was
 //! cut off writes no more.
 //!
-//! `HA_ROUNDS=N` is the number of rounds (30).
+//! `HA_ROUNDS=N` is the number of rounds (10).
 
 use ha_tests::kernel::{KernelLab, Paths};
 use ha_tests::{Result, eventually, program};
@@ -17,7 +17,7 @@ fn taking_looking_and_taking_over() -> Result<()> {
         alpha.shell("multipath -F && ! ls /dev/dm-0 2>/dev/null").map_err(|trouble| trouble.to_string())
     });
     let measuring = program("lab-latency")?.to_string_lossy().into_owned();
-    let rounds = std::env::var("HA_ROUNDS").unwrap_or_else(|_| "30".to_owned());
+    let rounds = std::env::var("HA_ROUNDS").unwrap_or_else(|_| "10".to_owned());
     println!("{}", alpha.run(&measuring, &["/dev/sda", "/dev/sdb", &rounds])?.good()?);
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! claim, real commands, a real target (tgtd); `kernel_latency` has that of Linux. Prints the figures, which are in docs/reservations.md; asserts
 //! none of them, only that who was cut off writes no more.
 //!
-//! `HA_ROUNDS=N` is the number of rounds (100).
+//! `HA_ROUNDS=N` is the number of rounds (20).
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ async fn taking_looking_and_taking_over() -> Result<()> {
     if !Target::is_installed() {
         return Ok(());
     }
-    let rounds = std::env::var("HA_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(100);
+    let rounds = std::env::var("HA_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20);
     let target = Target::start(1)?;
     let login = |node| target.login(node, 1, LIMIT).map(Session).map_err(|error| Trouble::new(error.to_string()));
     let (alpha, beta) = (login("alpha")?, login("beta")?);
