@@ -87,7 +87,9 @@ fn fenced(cluster: &KernelCluster) -> Result<()> {
         let found = events.iter().rev().find(|event| event.line.contains(words));
         found.ok_or_else(|| Trouble::new(format!("beta has no event {words:?}")))
     };
-    let proven = find("alpha is fenced, proven to be off")?.at();
+    // It is asked once more later, when all is done.
+    let first = events.iter().find(|event| event.line.contains("alpha is fenced, proven to be off"));
+    let proven = first.ok_or_else(|| Trouble::new("beta has no proof"))?.at();
     let (asked, held, served) =
         (find("asking for the claim")?.at(), find("claim held")?.at(), find("in service")?.at());
     let (taken, back) = (held.saturating_sub(proven), served.saturating_sub(proven));
