@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ha_core::claim::lock_area::LeaseTiming;
 use ha_core::claim::reservation::device::Queued;
-use ha_core::hierarchy::Hierarchy;
+use ha_core::hierarchy::{Hierarchy, ResourceSpec};
 use ha_resources::claim::reservation::ReservationSpec;
 use serde::Serialize;
 
@@ -70,16 +70,19 @@ pub(crate) fn bounds(config: &Config, claim: ClaimTimes<'_>, hierarchy: &Hierarc
         detect_ms: ms(config.timing.dead_after + config.timing.interval),
         lease_ms: ms(lease),
         claim_ms: ms(claim),
-        start_ms: ms(longest_chain(hierarchy)),
+        start_ms: ms(longest_chain(hierarchy, |resource| Some(resource.timeouts.start)).unwrap_or_default()),
     }
 }
 
-/// Independent branches start in parallel.
-fn longest_chain(hierarchy: &Hierarchy) -> Duration {
+/// Until all resources have started, if each takes so long; `None` if that is not known of one. Independent branches start in parallel.
+pub(super) fn longest_chain(
+    hierarchy: &Hierarchy,
+    takes: impl Fn(&ResourceSpec) -> Option<Duration>,
+) -> Option<Duration> {
     let mut done: Vec<Duration> = Vec::with_capacity(hierarchy.resources.len());
     for resource in &hierarchy.resources {
         let before = resource.requires.iter().filter_map(|i| done.get(*i)).max().copied().unwrap_or_default();
-        done.push(before + resource.timeouts.start);
+        done.push(before + takes(resource)?);
     }
-    done.into_iter().max().unwrap_or_default()
+    done.into_iter().max()
 }

@@ -9,6 +9,7 @@ use ha_core::hierarchy::{Hierarchy, Timeouts};
 use ha_core::name::ResourceName;
 use ha_core::recovery::Operation;
 
+use super::bounds::longest_chain;
 use crate::api::MeasuredView;
 use crate::view::{Problem, Severity};
 
@@ -83,13 +84,7 @@ impl<'a> Seen<'a> {
 
     /// How long a start of all would take if each took its longest; `None` unless every resource was started.
     pub(crate) fn start(&self) -> Option<Duration> {
-        let mut done: Vec<Duration> = Vec::with_capacity(self.hierarchy.resources.len());
-        for resource in &self.hierarchy.resources {
-            let own = self.longest.get(&(&resource.name, Operation::Start))?;
-            let before = resource.requires.iter().filter_map(|i| done.get(*i)).max().copied().unwrap_or_default();
-            done.push(before + *own);
-        }
-        done.into_iter().max()
+        longest_chain(self.hierarchy, |resource| self.longest.get(&(&resource.name, Operation::Start)).copied())
     }
 }
 

@@ -73,8 +73,13 @@ impl Found {
     }
 }
 
-/// Looks at everything that the configuration names on this machine.
-pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me: &NodeName) -> Report {
+/// Looks at everything that the configuration names on this machine, and puts what the running agent has measured beside it.
+pub(crate) async fn look(
+    config: &Config,
+    hierarchies: Vec<Loaded<Builtin>>,
+    me: &NodeName,
+    measured: &[MeasuredView],
+) -> Report {
     let mut found = Found::default();
     machine::keys(config, &mut found);
     machine::addresses(config, me, &mut found);
@@ -104,11 +109,13 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
                 ClaimTimes::Reservation(spec, if aborts { Queued::Aborted } else { Queued::Stay })
             }
         };
+        let seen = Seen::of(&loaded.hierarchy, measured);
+        found.0.extend(seen.short());
         checked.push(HierarchyCheck {
             name: loaded.hierarchy.name.to_string(),
             origin: loaded.origin.clone(),
             bounds: bounds(config, claim, &loaded.hierarchy),
-            measured_start_ms: None,
+            measured_start_ms: seen.start().and_then(|time| u64::try_from(time.as_millis()).ok()),
         });
         if loaded.hierarchy.nodes.contains(me) {
             readiness(loaded, &directories, &mut found).await;
@@ -117,19 +124,6 @@ pub(crate) async fn look(config: &Config, hierarchies: Vec<Loaded<Builtin>>, me:
     let mut problems = found.0;
     problems.sort();
     Report { problems, hierarchies: checked }
-}
-
-impl Report {
-    /// Puts what the running agent has measured beside what is configured.
-    pub(crate) fn compare(&mut self, hierarchies: &[Hierarchy], measured: &[MeasuredView]) {
-        for hierarchy in hierarchies {
-            let seen = Seen::of(hierarchy, measured);
-            self.problems.extend(seen.short());
-            if let Some(checked) = self.hierarchies.iter_mut().find(|one| one.name == hierarchy.name.as_str()) {
-                checked.measured_start_ms = seen.start().and_then(|time| u64::try_from(time.as_millis()).ok());
-            }
-        }
-    }
 }
 
 /// Whether a node that lost its lease surely stops.

@@ -44,7 +44,7 @@ async fn area(dir: &Path, nodes: &[&str]) {
 async fn report(dir: &Path, me: &str) -> Report {
     let read = config::read(dir);
     let config = read.config.unwrap_or_else(|| panic!("{}", read.diagnostics));
-    look(&config, read.hierarchies, &NodeName::new(me).unwrap()).await
+    look(&config, read.hierarchies, &NodeName::new(me).unwrap(), &[]).await
 }
 
 #[track_caller]

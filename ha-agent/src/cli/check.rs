@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Args;
-use ha_core::hierarchy::Hierarchy;
 use ha_core::name::NodeName;
 
 use super::{node_name, say, say_json};
@@ -48,12 +47,10 @@ pub(crate) async fn check(dir: &Path, client: &Client, args: CheckArgs) -> Resul
         )
         .help("nothing else was looked at: run it again when the files are right"));
     };
-    let hierarchies: Vec<Hierarchy> = read.hierarchies.iter().map(|loaded| loaded.hierarchy.clone()).collect();
-    let mut report = check::look(&config, read.hierarchies, &me).await;
-    report.problems.extend(of_the_cluster(client).await);
-    // Without an agent nothing was measured; that none runs is told already.
+    // Without an agent nothing was measured; that none runs is told below.
     let measured: Vec<MeasuredView> = client.get("/v1/measured").await.unwrap_or_default();
-    report.compare(&hierarchies, &measured);
+    let mut report = check::look(&config, read.hierarchies, &me, &measured).await;
+    report.problems.extend(of_the_cluster(client).await);
     report.problems.sort();
     if args.json {
         say_json(&serde_json::json!({ "files": read.diagnostics, "found": report }))?;

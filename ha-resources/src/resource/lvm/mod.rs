@@ -245,9 +245,13 @@ impl Lvm {
             .map(|volume| format!("the volume {group}/{volume} is not active"))
     }
 
+    fn shown(&self) -> String {
+        format!("the volume group {}", self.spec.group)
+    }
+
     /// Commands that were given up and are still there.
     fn stuck(&self) -> Result<(), Failed> {
-        self.children.none_stuck(&format!("the volume group {}", self.spec.group))
+        self.children.none_stuck(&self.shown())
     }
 
     /// Whether nothing of it is active, and no command that was given up may yet change that.
@@ -382,7 +386,7 @@ impl Resource for Lvm {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         let environment = environment_of(context);
-        self.children.none_stuck_by(deadline, &format!("the volume group {}", self.spec.group)).await?;
+        self.children.none_stuck_by(deadline, &self.shown()).await?;
         let own = self.system_id(&environment, deadline).await?;
         let group = self.group(FIELDS, &environment, deadline).await?;
         group.refusal(&self.spec.group)?;

@@ -245,8 +245,12 @@ impl Md {
         }
     }
 
+    fn shown(&self) -> String {
+        format!("the array {}", self.spec.device.display())
+    }
+
     fn stuck(&self) -> Result<(), Failed> {
-        self.children.none_stuck(&format!("the array {}", self.spec.device.display()))
+        self.children.none_stuck(&self.shown())
     }
 
     async fn until_fault(&self) -> io::Result<String> {
@@ -271,7 +275,7 @@ impl Resource for Md {
     async fn start(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         let environment = environment_of(context);
-        self.children.none_stuck_by(deadline, &format!("the array {}", self.spec.device.display())).await?;
+        self.children.none_stuck_by(deadline, &self.shown()).await?;
         let mut seen = self.look(&environment, deadline).await?;
         if let Some(failed) = self.refused(&seen) {
             return Err(failed);
