@@ -47,6 +47,8 @@ pub(crate) enum Mutation {
     TrustPlainPreempt,
     /// A node is taken to be off as soon as its fencing was ordered.
     TakeOrderForProof,
+    /// A tenure that goes on after a restart of the agent keeps its key.
+    KeepKey,
     /// A device that lost its memory is taken before its holder could come back to it.
     TakeBlankAtOnce,
 }

@@ -36,6 +36,24 @@ pub(super) struct Reserved {
     excused: std::collections::BTreeSet<(usize, usize)>,
 }
 
+/// What a node was told of its tenure.
+#[derive(Clone, Copy, Debug)]
+enum TenureIs {
+    New(Epoch),
+    /// It goes on after a restart of the agent, under a newer key.
+    OnceMore(Epoch),
+}
+
+impl TenureIs {
+    /// Whether a disk that is held for it may show a key of this epoch.
+    fn fits(self, shown: Epoch) -> bool {
+        match self {
+            TenureIs::New(epoch) => shown == epoch,
+            TenureIs::OnceMore(epoch) => shown >= epoch,
+        }
+    }
+}
+
 impl World {
     fn violates(&mut self, invariant: Invariant, what: String) {
         self.observer.violated(self.now, invariant, what);
@@ -115,7 +133,8 @@ impl World {
         if before.is_some_and(|former| former.node != n && !former.released) {
             self.stats.takeovers += 1;
         }
-        self.check_held(n, h, epoch, asked_at);
+        let tenure = if again { TenureIs::OnceMore(epoch) } else { TenureIs::New(epoch) };
+        self.check_held(n, h, tenure, asked_at);
         self.check_others_are_out(n, h);
         self.observer.epochs.insert(h, greatest.max(epoch));
         let reserved = &mut self.observer.reserved;
@@ -130,7 +149,7 @@ impl World {
     }
 
     /// S2: the disks say the same, or did since it was asked for.
-    fn check_held(&mut self, n: usize, h: usize, epoch: Epoch, asked_at: Option<Moment>) {
+    fn check_held(&mut self, n: usize, h: usize, tenure: TenureIs, asked_at: Option<Moment>) {
         let names = self.setup.nodes.iter().map(|node| node.name.clone());
         let Ok(keyring) = Keyring::new(&self.setup.cluster, names) else { return };
         let (me, name) = (self.nodes[n].name.clone(), self.setup.hierarchies[h].hierarchy.name.clone());
@@ -141,8 +160,8 @@ impl World {
             let shown = key.and_then(|key| keyring.decode(key)).map(|known| known.epoch);
             if lun.holder != Some(n) && !had {
                 wrong = Some(format!("{me} was told that it has {name}, and never had disk {disk}"));
-            } else if lun.holder == Some(n) && shown != Some(epoch) {
-                wrong = Some(format!("{me} acquired {name} under epoch {epoch}, and disk {disk} shows {shown:?}"));
+            } else if lun.holder == Some(n) && !shown.is_some_and(|shown| tenure.fits(shown)) {
+                wrong = Some(format!("{me} acquired {name}, {tenure:?}, and disk {disk} shows {shown:?}"));
             }
         }
         if let Some(what) = wrong {

@@ -59,8 +59,8 @@ impl Lane {
         if let Some((key, kind)) = held.and_then(|held| Some((held.key.filter(|key| common.is_mine(*key))?, held.kind)))
         {
             let path = self.usable_with(key).unwrap_or(path);
-            if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
-                return self.register(path, key);
+            if let Some(step) = self.let_in(path, key, None, common) {
+                return step;
             }
             give_up.released = !give_up.released;
             let preempt = Command::Preempt { key, victim: Some(key), kind, queued: Queued::Stay };
@@ -68,8 +68,8 @@ impl Lane {
         }
         let left = self.keys().iter().copied().find(|key| common.is_mine(*key));
         if let Some(key) = left.filter(|key| give_up.checked && give_up.swept != Some(*key)) {
-            if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
-                return self.register(path, key);
+            if let Some(step) = self.let_in(path, key, None, common) {
+                return step;
             }
             give_up.swept = Some(key);
             // Its own registration may go with the others, or stay.

@@ -83,23 +83,28 @@ impl Lane {
     fn defend(&mut self, hold: &mut Hold, path: usize, common: &Common, now: Time) -> Step {
         hold.proven = hold.proven.max(self.seen_at);
         let key = hold.key;
-        let others = |k: &Key| *k != key && common.keyring.decode(*k).is_some();
+        let others = |k: &Key| common.foreign(*k).is_some();
         let other = self.keys().iter().copied().find(others).filter(|_| !mutation::is_on(Mutation::NeverDefend));
         if let Some(other) = other {
             // Only a registered path can preempt.
-            return self.let_in(path, key).unwrap_or_else(|| self.preempt(path, key, other, common));
+            return self.let_in(path, key, None, common).unwrap_or_else(|| self.preempt(path, key, other, common));
         }
         hold.confirmed = true;
         self.audit(key);
         let interval = common.timing.defend_interval();
+        let old = |k: &Key| *k != key && common.is_mine(*k);
         let lacks = |path: &super::lane::Path| {
             !path.is_registered_with(key) && path.again <= now && path.failed.is_none_or(|at| at + interval <= now)
         };
-        match self.paths.iter().position(lacks) {
-            Some(path) => self.let_in(path, key).unwrap_or(Step::Again),
+        if let Some(path) = self.paths.iter().position(lacks) {
+            return self.let_in(path, key, None, common).unwrap_or(Step::Again);
+        }
+        match self.keys().iter().copied().find(old) {
+            // Of an earlier life, on a path that is not there any more. One that only does not answer may be in use under it.
+            Some(old) if self.is_all_in(key) => self.preempt(path, key, old, common),
             // The look took longer than an interval: the next one begins.
-            None if hold.look_at <= now => Step::Again,
-            None => Step::Wait(hold.look_at),
+            _ if hold.look_at <= now => Step::Again,
+            _ => Step::Wait(hold.look_at),
         }
     }
 
@@ -130,33 +135,20 @@ impl Lane {
     fn restore(&mut self, hold: &mut Hold, path: usize, common: &Common, now: Time) -> Step {
         let key = hold.key;
         if self.keys().contains(&key) {
-            return self.let_in(path, key).unwrap_or(Step::Send(path, Command::Reserve { key, kind: common.kind }));
+            return self.let_in(path, key, None, common).unwrap_or(Step::Send(path, Command::Reserve { key, kind: common.kind }));
         }
         if self.is_blank() && now < hold.proven + common.timing.uphold_bound() {
             if let Some(path) = self.paths.get_mut(path) {
                 path.registration = Registration::None;
             }
-            return self.let_in(path, key).unwrap_or(Step::Again);
+            return self.let_in(path, key, None, common).unwrap_or(Step::Again);
         }
         let why = format!("somebody who has released it since, on {}", self.name);
         Step::End(End::Lost(Loss::Taken(why)))
     }
 
-    /// The registration that a path lacks, asked for in a way that is refused if another key is there.
-    pub(super) fn let_in(&mut self, place: usize, key: Key) -> Option<Step> {
-        match self.paths.get(place)?.registration {
-            Registration::With(there) if there == key => None,
-            Registration::None => Some(self.register_over(place, None, key)),
-            Registration::With(old) => Some(self.register_over(place, Some(old), key)),
-            Registration::Unknown => Some(self.register_over(place, Some(key), key)),
-        }
-    }
-
     fn fight_back(&mut self, key: Key, other: Key, path: usize, common: &Common) -> Step {
-        if self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
-            return self.preempt(path, key, other, common);
-        }
-        self.register(path, key)
+        self.let_in(path, key, None, common).unwrap_or_else(|| self.preempt(path, key, other, common))
     }
 
     /// The path that failed longest ago, if that is at least `pause`.

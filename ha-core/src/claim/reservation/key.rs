@@ -160,7 +160,7 @@ impl Keyring {
 }
 
 /// The epoch of a holder's key, if it is one of this format, whatever the cluster and its list of nodes.
-pub(super) fn epoch_under_another_list(key: Key) -> Option<Epoch> {
+pub(super) fn epoch_under_any_list(key: Key) -> Option<Epoch> {
     let value = key.get();
     (value >> 48 == MAGIC && value >> 32 & 0xf == 1).then_some(Epoch(value & EPOCH_MAX))
 }

@@ -59,9 +59,7 @@ pub(super) struct Path {
     pub(super) registration: Registration,
     /// When it did not answer, if it has not answered since.
     pub(super) failed: Option<Time>,
-    /// What may be registered, where that is not known.
-    may_have: Vec<Key>,
-    /// What is not: the device refused to remove it.
+    /// What is not registered, where nothing more is known: the device refused to change or remove it.
     lacks: Vec<Key>,
     /// A registration may have been sent on it for what is being done now.
     pub(super) touched: bool,
@@ -75,7 +73,6 @@ impl Path {
         Path {
             name,
             registration: Registration::Unknown,
-            may_have: Vec::new(),
             lacks: Vec::new(),
             failed: None,
             touched: false,
@@ -96,37 +93,35 @@ impl Path {
 
     /// What is registered may be as it was, or not.
     pub(super) fn doubt(&mut self) {
-        if let Registration::With(key) = self.registration {
-            self.may_have(key);
-        }
-        self.registration = Registration::Unknown;
-        self.lacks.clear();
-    }
-
-    fn may_have(&mut self, key: Key) {
-        if !self.may_have.contains(&key) {
-            self.may_have.push(key);
-        }
+        self.know(Registration::Unknown);
     }
 
     fn know(&mut self, registration: Registration) {
         self.registration = registration;
-        self.may_have.clear();
         self.lacks.clear();
     }
 
     /// This one is to be registered: how it goes is known when the answer is there.
     fn try_with(&mut self, key: Key) {
         self.touched = true;
-        self.may_have(key);
-        self.lacks.clear();
+        self.lacks.retain(|one| *one != key);
     }
 
-    /// The device refused to remove it.
+    /// The device refused to change or remove it.
     fn has_not(&mut self, key: Key) {
         self.registration = Registration::Unknown;
-        self.may_have.retain(|one| *one != key);
-        self.lacks.push(key);
+        if !self.lacks.contains(&key) {
+            self.lacks.push(key);
+        }
+    }
+
+    /// The device may have this registered on the path, as far as is known.
+    pub(super) fn may_have(&self, key: Key) -> bool {
+        match self.registration {
+            Registration::Unknown => !self.lacks.contains(&key),
+            Registration::None => false,
+            Registration::With(there) => there == key,
+        }
     }
 }
 
@@ -255,6 +250,11 @@ impl Lane {
         self.paths = names.into_iter().map(keep).collect();
     }
 
+    /// Every path, working or not, is registered with `key`.
+    pub(super) fn is_all_in(&self, key: Key) -> bool {
+        self.paths.iter().all(|path| path.is_registered_with(key))
+    }
+
     /// The path to use: the first that has not failed.
     pub(super) fn usable(&self) -> Option<usize> {
         self.paths.iter().position(|path| path.failed.is_none())
@@ -289,13 +289,26 @@ impl Lane {
             && self.reservation.as_ref().is_some_and(|reservation| reservation.generation == 0)
     }
 
-    /// Lets the path in, whatever is registered there.
-    pub(super) fn register(&mut self, path: usize, key: Key) -> Step {
-        if let Some(path) = self.paths.get_mut(path) {
-            path.try_with(key);
+    /// Registers `key` on a path, with a command that is refused unless it finds what it expects: carried out late, it undoes nothing that
+    /// a later life did. Where it is not known what is there, each key of this node's that was read is tried, and then nothing.
+    /// `former` passes for one of this node's. None if the key is there already.
+    pub(super) fn let_in(&mut self, place: usize, key: Key, former: Option<Key>, common: &Common) -> Option<Step> {
+        let path = self.paths.get(place)?;
+        if path.is_registered_with(key) {
+            return None;
         }
-        let power_loss = self.power_loss;
-        Step::Send(path, Command::RegisterIgnoring { new: Some(key), ports: Ports::This, power_loss })
+        let held = self.held().and_then(|held| held.key);
+        let mine = |key: &Key| common.is_mine(*key) || former == Some(*key);
+        let old = match path.registration {
+            Registration::With(there) => Some(there),
+            Registration::None => None,
+            Registration::Unknown => {
+                let may_be = |one: &Key| mine(one) && path.may_have(*one);
+                let all = || held.into_iter().chain(self.keys().iter().copied()).filter(may_be);
+                all().find(|one| *one != key).or_else(|| all().next())
+            }
+        };
+        Some(self.register_over(place, old, key))
     }
 
     /// A registration that is refused unless it finds what it expects.
@@ -308,7 +321,8 @@ impl Lane {
     }
 
     /// Removes what is registered on the path, by name: carried out late, a command that removes whatever it finds would take the
-    /// registration of a later life away. Where it is not known, each key that may be there is tried.
+    /// registration of a later life away. Where it is not known, each key of this node's that was read is tried, and no other: one that
+    /// was never seen may be the next life's choice.
     pub(super) fn unregister(&mut self, place: usize, common: &Common) -> Step {
         let (ports, power_loss) = (Ports::This, self.power_loss);
         let read = self.keys.as_ref().map(|keys| keys.keys.as_slice());
@@ -316,7 +330,7 @@ impl Lane {
         let mine = read.unwrap_or_default().iter().filter(|key| common.is_mine(**key));
         let key = match path.registration {
             Registration::With(key) => Some(key),
-            _ => path.may_have.iter().chain(mine).find(|key| !path.lacks.contains(key)).copied(),
+            _ => mine.copied().find(|key| path.may_have(*key)),
         };
         match (key, read) {
             (Some(key), _) => Step::Send(place, Command::Register { old: Some(key), new: None, ports, power_loss }),
@@ -379,7 +393,8 @@ impl Lane {
             }
         }
         match (&command, result) {
-            (Command::ReadKeys | Command::ReadReservation, Ok(_)) if stale => {}
+            // Taken in so late, after a standstill of this node, that somebody may have taken the device since.
+            (Command::ReadKeys | Command::ReadReservation, Ok(_)) if stale || sent + self.limit < now => {}
             (Command::ReadKeys, Ok(Answer::Keys(keys))) => self.keys = Some(keys),
             (Command::ReadReservation, Ok(Answer::Reservation(reservation))) => {
                 self.reservation = Some(reservation);
@@ -450,8 +465,7 @@ impl Lane {
             (Some(_), Err(Failure::Conflict)) => {
                 if let Some(path) = place.and_then(|place| self.paths.get_mut(place)) {
                     match command {
-                        Command::Register { old: Some(_), new: Some(_), .. } => path.know(Registration::None),
-                        Command::Register { old: Some(old), new: None, .. } => path.has_not(*old),
+                        Command::Register { old: Some(old), .. } => path.has_not(*old),
                         _ => {
                             path.doubt();
                             path.again = now + common.timing.defend_interval();

@@ -6,6 +6,7 @@ use super::device::{
     Answer, Command, Failure, Held, Key, Keys, PathName, Ports, PowerLoss, Reservation, ReservationType,
 };
 use super::give_up::GiveUp;
+use super::hold::Hold;
 use super::key::{ClusterKey, Keyring, Role};
 use super::lane::{Common, End, Goal, Lane, Registration, Step};
 use super::machine::CommandId;
@@ -38,6 +39,14 @@ fn answer(lane: &mut Lane, common: &Common, step: Step, result: Result<Answer, F
     assert!(lane.answered(CommandId(1), result, common, Time(9)));
 }
 
+/// Another device of a claim whose arbiter was taken under `key`.
+fn another(key: Key, writers: Writers) -> Take {
+    let request = Acquire { beliefs: std::sync::Arc::default(), known: Epoch::ZERO, adopt: None };
+    let mut take = Take::arbiter(request, Epoch::ZERO, Time(0));
+    take.writers = writers;
+    take.for_another(key)
+}
+
 fn show(lane: &mut Lane, keys: &[Key]) {
     lane.keys = Some(Keys { generation: 7, keys: keys.to_vec() });
     lane.reservation = Some(Reservation { generation: 7, held: None });
@@ -63,20 +72,23 @@ fn a_registration_that_is_not_known_is_removed_by_name() {
     assert_eq!(lane.paths[0].registration, Registration::None, "the key is another path's");
 }
 
+/// A later life of the agent cannot know of it, and may choose the same key.
 #[test]
-fn a_registration_that_never_was_answered_is_removed_by_name() {
+fn a_registration_that_never_was_seen_is_not_removed() {
     let (common, mut lane, key) = lane_of_alpha();
-    let step = lane.register(0, key);
+    show(&mut lane, &[]);
+    let step = lane.let_in(0, key, None, &common).unwrap();
     answer(&mut lane, &common, step, Err(Failure::NoAnswer));
     lane.set_goal(Goal::GiveUp(GiveUp::default()));
     show(&mut lane, &[]);
-    assert_eq!(lane.plan_give_up(&common, Time(5)), Step::Send(0, by_name(key)), "it may be carried out yet");
+    assert_eq!(lane.plan_give_up(&common, Time(5)), Step::Again);
+    assert_eq!(lane.paths[0].registration, Registration::None);
 }
 
 #[test]
 fn nobody_is_let_in_before_what_was_preempted_has_settled() {
     let (common, mut lane, key) = lane_of_alpha();
-    let mut take = Take::other(key, None, Writers::None);
+    let mut take = another(key, Writers::None);
     take.settle(Time(5));
     lane.set_goal(Goal::Take(Box::new(take)));
     lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
@@ -91,7 +103,7 @@ fn nobody_is_let_in_before_what_was_preempted_has_settled() {
 fn a_device_that_forgot_its_holder_is_given_time_for_what_that_one_wrote() {
     let at_once = |writers| {
         let (common, mut lane, key) = lane_of_alpha();
-        lane.set_goal(Goal::Take(Box::new(Take::other(key, None, writers))));
+        lane.set_goal(Goal::Take(Box::new(another(key, writers))));
         show(&mut lane, &[]);
         let step = lane.plan_take(&common, Time(5));
         answer(&mut lane, &common, step, Ok(Answer::Done));
@@ -125,4 +137,24 @@ fn what_was_taken_and_given_up_meanwhile_is_not_adopted() {
         step = lane.plan_take(&common, Time(7));
     }
     assert_eq!(step, Step::End(End::Refused(Refusal::Raced)));
+}
+
+/// Seed 287 of the machines' own simulation: a node stood still with the last look of an attempt answered, was preempted, and went on with the answer.
+#[test]
+fn what_was_read_before_a_standstill_is_read_again() {
+    let (common, mut lane, key) = lane_of_alpha();
+    let began = Time(1_000);
+    lane.set_goal(Goal::Hold(Hold::new(key, began)));
+    show(&mut lane, &[key]);
+    lane.reservation = None;
+    let step = lane.plan_hold(&common, began);
+    let Step::Send(path, command) = step else { panic!("{step:?} is no command") };
+    assert_eq!(command, Command::ReadReservation);
+    lane.sent(CommandId(1), path, command, began).unwrap();
+    let held = Some(Held { key: Some(key), kind: common.kind });
+    let shown = Ok(Answer::Reservation(Reservation { generation: 7, held }));
+    let late = began + Duration::from_secs(8);
+    lane.answered(CommandId(1), shown, &common, late);
+    assert!(matches!(lane.plan_hold(&common, late), Step::Send(..)));
+    assert!(matches!(&lane.goal, Goal::Hold(hold) if !hold.confirmed));
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::device::{Answer, Command, Failure, Key, PathName, ReservationType};
 use super::give_up::GiveUp;
 use super::hold::Hold;
-use super::key::{ClusterKey, EPOCH_MAX, Keyring, NodeNumber, Role};
+use super::key::{Keyring, NodeNumber};
 use super::lane::{Common, End, Goal, Lane, Step};
-use super::take::{Take, Writers};
+use super::take::Take;
 use super::timing::ReservationTiming;
 use crate::claim::{Acquire, EarlyFailures, Held, Loss, Refusal, Tenure};
 use crate::mutation::{self, Mutation};
@@ -124,8 +124,8 @@ pub struct Machine {
     pub(super) common: Common,
     pub(super) lanes: Vec<Lane>,
     pub(super) phase: Phase,
-    /// The key under which the claim is held, or was held last.
-    pub(super) key: Option<Key>,
+    /// The tenure under which the claim is held, or was held last.
+    pub(super) tenure: Option<Epoch>,
     pub(super) loss: Option<Loss>,
     pub(super) queue: VecDeque<(RequestId, Request)>,
     pub(super) current: Option<(RequestId, Request)>,
@@ -143,7 +143,7 @@ impl Machine {
             common: Common { keyring, me, kind, timing },
             lanes: devices.into_iter().map(|(name, limit)| Lane::new(name, limit)).collect(),
             phase: Phase::Idle,
-            key: None,
+            tenure: None,
             loss: None,
             queue: VecDeque::new(),
             current: None,
@@ -191,7 +191,7 @@ impl Machine {
     /// The tenure that is held, if one is.
     pub fn held(&self) -> Option<Epoch> {
         let asked = matches!(self.current, Some((_, Request::Acquire(_))));
-        (self.phase == Phase::Holding && !asked).then(|| self.epoch()).flatten()
+        self.tenure.filter(|_| self.phase == Phase::Holding && !asked)
     }
 
     /// Whether the claim is held under `epoch`, as far as the last looks showed.
@@ -215,11 +215,7 @@ impl Machine {
 
     /// The tenure that was lost, and how, until the claim is asked for or given up again.
     pub fn lost_tenure(&self) -> Option<(Epoch, Loss)> {
-        Some((self.epoch()?, self.loss.clone()?))
-    }
-
-    fn epoch(&self) -> Option<Epoch> {
-        self.common.keyring.decode(self.key?).map(|known| known.epoch)
+        Some((self.tenure?, self.loss.clone()?))
     }
 
     fn work(&mut self, now: Time) {
@@ -258,10 +254,7 @@ impl Machine {
                 let take = Take::arbiter(acquire.clone(), self.floor, now);
                 self.set_goal(0, Goal::Take(Box::new(take)));
             }
-            (Request::Release(epoch), _) => {
-                let role = Role::Holder;
-                let key = ClusterKey { role, node: self.common.me, epoch: Epoch(epoch.0.min(EPOCH_MAX)) };
-                self.key = self.key.or_else(|| self.common.keyring.encode(key).ok());
+            (Request::Release(_), _) => {
                 self.loss = None;
                 self.give_up(None);
             }
@@ -303,7 +296,7 @@ impl Machine {
             return false;
         }
         let reply = match &self.current {
-            Some((_, Request::Acquire(_))) => match self.epoch() {
+            Some((_, Request::Acquire(_))) => match self.tenure {
                 Some(epoch) => {
                     let (tenure, failures) = (Tenure::UntilRevoked, EarlyFailures::default());
                     Reply::Acquired(Held { epoch, tenure, failures })
@@ -347,16 +340,15 @@ impl Machine {
     }
 
     fn taken(&mut self, place: usize, key: Key, now: Time) {
-        let (former, writers) = match self.lanes.get(place).map(|lane| &lane.goal) {
-            Some(Goal::Take(take)) => (take.former, take.writers),
-            _ => (None, Writers::None),
-        };
+        let Some(lane) = self.lanes.get_mut(place) else { return };
+        let Goal::Take(take) = std::mem::replace(&mut lane.goal, Goal::Nothing) else { return };
         self.set_goal(place, Goal::Hold(Hold::new(key, now)));
         if place == 0 {
-            self.key = Some(key);
-            self.floor = self.floor.max(self.epoch().unwrap_or_default());
+            let epoch = self.common.keyring.decode(key).map(|known| known.epoch);
+            self.tenure = take.continued().or(epoch);
+            self.floor = self.floor.max(epoch.unwrap_or_default());
             for place in 1..self.lanes.len() {
-                self.set_goal(place, Goal::Take(Box::new(Take::other(key, former, writers))));
+                self.set_goal(place, Goal::Take(Box::new(take.for_another(key))));
             }
         }
         if self.lanes.iter().all(|lane| matches!(lane.goal, Goal::Hold(_))) {
@@ -426,7 +418,7 @@ impl Machine {
             return lane.set_goal(Goal::GiveUp(GiveUp::after(&lane.goal)));
         }
         self.phase = Phase::Idle;
-        self.key = None;
+        self.tenure = None;
         // A device besides the arbiter that cannot be reached holds nothing up: the next holder takes it.
         let stuck = stuck.filter(|_| place == 0).map(Refusal::Unreachable);
         self.reply(why.or(stuck).map_or(Reply::Done, Reply::Refused));

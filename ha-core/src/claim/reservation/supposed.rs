@@ -62,8 +62,8 @@ impl Machine {
     /// A text that tells it from every machine of the same node that would behave differently. To be asked of a canonical one.
     pub(crate) fn identity(&self) -> String {
         // All fields are named, so that none that is added later is forgotten.
-        let Machine { common: _, lanes, phase, key, loss: _, queue, current, floor, effects, next_command } = self;
-        let mut text = format!("{phase:?}{key:?}{queue:?}{current:?}{floor:?}{effects:?}{next_command}");
+        let Machine { common: _, lanes, phase, tenure, loss: _, queue, current, floor, effects, next_command } = self;
+        let mut text = format!("{phase:?}{tenure:?}{queue:?}{current:?}{floor:?}{effects:?}{next_command}");
         for lane in lanes {
             let Lane {
                 name: _,

@@ -3,8 +3,8 @@
 //! Decides by the reservation that was read: free, held by this node, by another, or by a stranger. On the first device of a claim, the
 //! arbiter, by what is believed of the holder, too. Leaves the other devices to the same rules, with every holder of the cluster passing for gone.
 
-use super::device::{Command, Key};
-use super::key::{ClusterKey, Role};
+use super::device::{Command, Key, PowerLoss};
+use super::key::{ClusterKey, Role, epoch_under_any_list};
 use super::lane::{Common, End, Goal, Lane, Path, Registration, Step};
 use crate::claim::{Acquire, Belief, Refusal};
 use crate::mutation::{self, Mutation};
@@ -59,16 +59,16 @@ pub(super) enum Writers {
 pub(super) struct Take {
     /// None on a device that is not the arbiter.
     request: Option<Acquire>,
+    /// Resources run here, perhaps, that an earlier life of the agent began under this tenure. They lose a device with its registration.
+    adopt: Option<Epoch>,
     /// Greater than every epoch that was tried before.
     floor: Epoch,
     pub(super) key: Option<Key>,
     pub(super) blank: Blank,
     pub(super) writers: Writers,
     pub(super) duel: Duel,
-    /// On so many paths it was asked whether a key of this node's is this machine's.
-    own_tried: usize,
-    /// This node's key under an earlier list of nodes.
-    pub(super) former: Option<Key>,
+    /// The key under which an earlier life of the agent held the tenure that is to go on; maybe of an earlier list of nodes.
+    former: Option<Key>,
     /// The reservation was asked for: whoever has it now, other than the one seen first, was faster.
     tried: bool,
     /// Who had the reservation when it was first read. Beliefs are about that one.
@@ -80,23 +80,24 @@ pub(super) struct Take {
 
 impl Take {
     pub(super) fn arbiter(request: Acquire, floor: Epoch, now: Time) -> Take {
-        Take { begun: now, ..Take::new(Some(request), floor, None) }
+        Take { begun: now, adopt: request.adopt, ..Take::new(Some(request), floor, None) }
     }
 
-    /// `former` is what the arbiter let this node change; `writers` is what it showed.
-    pub(super) fn other(key: Key, former: Option<Key>, writers: Writers) -> Take {
-        Take { writers, former, ..Take::new(None, Epoch::ZERO, Some(key)) }
+    /// Taking another device of the claim, under the key that the arbiter was taken with.
+    pub(super) fn for_another(&self, key: Key) -> Take {
+        let Take { writers, adopt, former, .. } = *self;
+        Take { writers, adopt, former, ..Take::new(None, Epoch::ZERO, Some(key)) }
     }
 
     fn new(request: Option<Acquire>, floor: Epoch, key: Option<Key>) -> Take {
         Take {
             request,
             floor,
+            adopt: None,
             key,
             blank: Blank::NotSeen,
             writers: Writers::None,
             duel: Duel::None,
-            own_tried: 0,
             former: None,
             tried: false,
             begun: Time::ZERO,
@@ -113,7 +114,12 @@ impl Take {
 
     /// Resources run here that were begun under an earlier tenure.
     pub(super) fn adopts(&self) -> bool {
-        self.request.as_ref().is_some_and(|request| request.adopt.is_some())
+        self.adopt.is_some()
+    }
+
+    /// The tenure that goes on, if it is not a new one.
+    pub(super) fn continued(&self) -> Option<Epoch> {
+        self.adopt.filter(|_| self.former.is_some())
     }
 
     fn belief(&self, node: &NodeName) -> Belief {
@@ -155,7 +161,7 @@ impl Lane {
         if let Some(step) = self.read(path) {
             return step;
         }
-        if take.former.is_none() {
+        if take.first.is_none() && take.request.is_some() {
             take.former = self.former_key(take, common);
         }
         if let Some(refusal) = self.stranger(take, common) {
@@ -183,19 +189,18 @@ impl Lane {
         }
     }
 
-    /// The reservation's key, if it is of an earlier list of nodes and this node says that it held the device under its epoch.
-    /// Whether it did is for the device to say: only who is registered with a key can change it.
+    /// The reservation's key, if it is of this node, or of an earlier list of nodes, and not older than the tenure that this node says it
+    /// has. Whether it is this machine's is for the device to say: only who is registered with a key can change it.
     fn former_key(&self, take: &Take, common: &Common) -> Option<Key> {
-        let adopt = take.request.as_ref().and_then(|request| request.adopt)?;
         let held = self.held().and_then(|held| held.key)?;
-        (common.keyring.decode(held).is_none() && super::key::epoch_under_another_list(held) == Some(adopt))
-            .then_some(held)
+        let epoch = epoch_under_any_list(held).filter(|_| common.foreign(held).is_none());
+        (epoch? >= take.adopt?).then_some(held)
     }
 
     /// What an earlier life left running would be let in again by any registration: it has to be stopped first, unless the reservation
     /// is this node's still.
     fn leftovers_forbid(take: &Take, holder: Option<Key>, common: &Common) -> Option<Refusal> {
-        take.request.as_ref().and_then(|request| request.adopt)?;
+        take.request.as_ref().filter(|_| take.adopts())?;
         match holder {
             Some(holder) if common.is_mine(holder) || take.former == Some(holder) => None,
             Some(holder) => Some(held_by(holder, common, "it has taken it since")),
@@ -220,29 +225,24 @@ impl Lane {
     fn choose_key(&self, take: &Take, common: &Common) -> Result<Key, Refusal> {
         let known = |key: Key| common.keyring.decode(key);
         let holder = self.held().and_then(|held| held.key).and_then(known);
-        let request = take.request.as_ref();
-        let adopt = request.and_then(|request| request.adopt);
-        let stands = |k: &ClusterKey| k.node == common.me && k.role == Role::Holder && Some(k.epoch) == adopt;
-        let epoch = match adopt.filter(|_| take.former.is_some() || holder.as_ref().is_some_and(stands)) {
-            Some(epoch) => epoch,
-            None => {
-                let seen = self.keys().iter().filter_map(|key| known(*key)).map(|k| k.epoch);
-                let told = request.map(|request| request.known).into_iter().chain(adopt);
-                // The keys were read before the reservation, and may be older than its holder.
-                let holder = holder.map(|k| k.epoch).into_iter();
-                seen.chain(told).chain(holder).fold(take.floor, Epoch::max).next()
-            }
-        };
+        let seen = self.keys().iter().filter_map(|key| known(*key)).map(|k| k.epoch);
+        let told = take.request.as_ref().map(|request| request.known).into_iter().chain(take.adopt);
+        // The keys were read before the reservation, and may be older than its holder.
+        let holder = holder.map(|k| k.epoch).into_iter().chain(take.former.and_then(epoch_under_any_list));
+        let next = seen.chain(told).chain(holder).fold(take.floor, Epoch::max).next();
+        // A tenure that goes on gets a new key, too: commands of the earlier life that are carried out late name the old one.
+        let epoch = take.continued().filter(|_| mutation::is_on(Mutation::KeepKey)).unwrap_or(next);
         let key = common.keyring.encode(ClusterKey { role: Role::Holder, node: common.me, epoch });
         key.map_err(|e| Refusal::Unfit(e.to_string()))
     }
 
     fn take_free(&mut self, take: &mut Take, key: Key, path: usize, common: &Common, now: Time) -> Step {
-        if take.adopts() {
+        if take.adopts() && take.request.is_some() {
             // It was this node's when it was first read. Whoever took it may have given it up again; leftovers must not be let in.
             return refuse(take, Refusal::Raced);
         }
-        if self.is_blank() && take.somebody_may_live(common) && !mutation::is_on(Mutation::TakeBlankAtOnce) {
+        let lost_its_memory = self.is_blank() || self.may_be_coming_back(common);
+        if lost_its_memory && take.somebody_may_live(common) && !mutation::is_on(Mutation::TakeBlankAtOnce) {
             match take.blank {
                 Blank::NotSeen => {
                     let until = now + common.timing.blank_wait();
@@ -272,33 +272,37 @@ impl Lane {
             // Whoever removed it has had the claim meanwhile, under an epoch that cannot be known.
             return refuse(take, Refusal::Raced);
         }
-        if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
-            return self.register(path, key);
+        if let Some(step) = self.let_in(path, key, take.former, common) {
+            return step;
         }
         take.tried = true;
         Step::Send(path, Command::Reserve { key, kind: common.kind })
     }
 
+    /// The holder of a device without memory that has lost power is registered again before it has reserved it again.
+    fn may_be_coming_back(&self, common: &Common) -> bool {
+        self.power_loss == PowerLoss::Forgets && self.keys().iter().any(|key| common.foreign(*key).is_some())
+    }
+
     fn take_from(&mut self, take: &mut Take, key: Key, holder: Key, path: usize, common: &Common, now: Time) -> Step {
-        let former = take.former == Some(holder);
         let known = common.keyring.decode(holder);
         if let Duel::Judged { challenger, path, .. } = take.duel
             && challenger == holder
         {
-            // The reservation stays with a holder whose key changes.
+            // The reservation stays with a holder whose key changes. One that hangs on a path that is not there any more is preempted.
             let path = if self.paths.get(path).is_some_and(|p| p.failed.is_none()) { path } else { 0 };
-            return self.register(path, key);
+            return self.preempt_from(take, key, holder, path, common);
         }
         if take.first != Some(Some(holder)) {
             let raced = take.tried || take.first == Some(None);
             let since = || held_by(holder, common, "it has taken it since");
             return refuse(take, if raced { Refusal::Raced } else { since() });
         }
-        if former || known.is_some_and(|known| known.node == common.me) {
-            if let Some(step) = self.take_own(take, key, holder, path, common, now) {
+        if take.former == Some(holder) || known.is_some_and(|known| known.node == common.me) {
+            if let Some(step) = self.take_own(take, key, holder, common, now) {
                 return step;
             }
-            if former {
+            if known.is_none() {
                 let why = format!("{}, has reserved {}", common.keyring.describe(holder), self.name);
                 return refuse(take, Refusal::Stranger(why));
             }
@@ -321,8 +325,8 @@ impl Lane {
     }
 
     fn preempt_from(&mut self, take: &mut Take, key: Key, victim: Key, path: usize, common: &Common) -> Step {
-        if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
-            return self.register(path, key);
+        if let Some(step) = self.let_in(path, key, take.former, common) {
+            return step;
         }
         take.tried = true;
         self.preempt(path, key, victim, common)
@@ -330,34 +334,32 @@ impl Lane {
 
     /// A reservation under a key of this node's, left over from an earlier life. That it is this machine's, and not another's that goes by
     /// the same name, shows when the device lets the key be changed.
-    fn take_own(
-        &mut self,
-        take: &mut Take,
-        key: Key,
-        holder: Key,
-        path: usize,
-        common: &Common,
-        now: Time,
-    ) -> Option<Step> {
-        if take.request.is_none() {
-            return Some(self.preempt_from(take, key, holder, path, common));
+    fn take_own(&mut self, take: &mut Take, key: Key, holder: Key, common: &Common, now: Time) -> Option<Step> {
+        if take.request.is_some() {
+            // The earlier life may have ended while it waited for what a node that it had preempted had under way.
+            if take.former.is_none() && !mutation::is_on(Mutation::TrustPlainPreempt) {
+                take.settle(now + self.limit);
+            }
+            if !self.paths.iter().any(|path| path.failed.is_none() && path.is_registered_with(key)) {
+                let place = self.paths.iter().position(|path| path.failed.is_none() && path.may_have(holder))?;
+                return Some(self.register_over(place, Some(holder), key));
+            }
         }
-        // The earlier life may have ended while it waited for what a node that it had preempted had under way.
-        if take.former.is_none() && !mutation::is_on(Mutation::TrustPlainPreempt) {
-            take.settle(now + self.limit);
+        if take.adopts()
+            && let Some(step) = self.let_all_in(take, key, common)
+        {
+            return Some(step);
         }
-        if self.paths.iter().any(|path| path.failed.is_none() && path.is_registered_with(key)) {
-            // Changed here, while the reservation hangs on a path that is not there any more.
-            return Some(self.preempt_from(take, key, holder, self.usable_with(key)?, common));
-        }
-        let next =
-            (take.own_tried..self.paths.len()).find(|place| self.paths.get(*place).is_some_and(|p| p.failed.is_none()));
-        let place = next?;
-        if self.paths.get(place).is_some_and(|path| path.registration == Registration::None) {
-            take.own_tried = place + 1;
-            return Some(Step::Again);
-        }
-        Some(self.register_over(place, Some(holder), key))
+        // The reservation hangs on a path that is not there any more.
+        let path = self.usable_with(key)?;
+        Some(self.preempt_from(take, key, holder, path, common))
+    }
+
+    /// Registers the next path that answers and is not registered with `key`.
+    fn let_all_in(&mut self, take: &Take, key: Key, common: &Common) -> Option<Step> {
+        let lacks = |path: &Path| path.failed.is_none() && !path.is_registered_with(key);
+        let place = self.paths.iter().position(lacks)?;
+        self.let_in(place, key, take.former, common)
     }
 
     fn challenge(&mut self, take: &mut Take, key: Key, victim: Key, path: usize, common: &Common, now: Time) -> Step {
@@ -367,7 +369,7 @@ impl Lane {
                 let challenger = ClusterKey { role: Role::Challenger, ..known };
                 let Ok(challenger) = common.keyring.encode(challenger) else { return Step::Again };
                 take.duel = Duel::Challenging { victim, challenger, path, tries: 1, until: None };
-                self.register(path, challenger)
+                self.let_in(path, challenger, take.former, common).unwrap_or(Step::Again)
             }
             Duel::Challenging { victim: first, .. } | Duel::Judged { victim: first, .. } if first != victim => {
                 refuse(take, held_by(victim, common, "it has taken it since"))
@@ -388,7 +390,7 @@ impl Lane {
                     return refuse(take, held_by(victim, common, DEFENDED));
                 }
                 take.duel = Duel::Challenging { victim, challenger, path, tries: tries + 1, until: None };
-                self.register(path, challenger)
+                self.let_in(path, challenger, take.former, common).unwrap_or(Step::Again)
             }
             Duel::Challenging { until: Some(until), .. } if until > now => Step::Wait(until),
             Duel::Challenging { victim, challenger, path, .. } => {
@@ -402,7 +404,7 @@ impl Lane {
                     return self.preempt(path, challenger, victim, common);
                 }
                 if mutation::is_on(Mutation::IgnoreDefence) {
-                    return self.register(path, challenger);
+                    return self.let_in(path, challenger, take.former, common).unwrap_or(Step::Again);
                 }
                 refuse(take, held_by(victim, common, DEFENDED))
             }
@@ -412,12 +414,23 @@ impl Lane {
     /// The reservation is held: whoever else could write is removed, and every path let in.
     fn secure(&mut self, take: &mut Take, key: Key, common: &Common, now: Time) -> Step {
         let Some(path) = self.usable_with(key) else { return Step::Again };
-        if !self.paths.get(path).is_some_and(|path| path.is_registered_with(key)) {
-            return self.register_to_secure(take, path, key);
+        if let Some(step) = self.let_in(path, key, take.former, common) {
+            return step;
         }
-        let foreign = |k: &Key| *k != key && (common.keyring.decode(*k).is_some() || take.former == Some(*k));
-        if let Some(foreign) = self.keys().iter().copied().find(foreign) {
-            return self.preempt(path, key, foreign, common);
+        let other = |k: &Key| common.foreign(*k).is_some();
+        if let Some(other) = self.keys().iter().copied().find(other) {
+            return self.preempt(path, key, other, common);
+        }
+        // Paths that resources of an earlier life may be using are registered under the new key before the old one is removed.
+        if take.adopts()
+            && let Some(step) = self.let_all_in(take, key, common)
+        {
+            return step;
+        }
+        let old = |k: &Key| *k != key && (common.is_mine(*k) || take.former == Some(*k));
+        let old = self.keys().iter().copied().find(old);
+        if let Some(old) = old.filter(|_| !take.adopts() || self.is_all_in(key)) {
+            return self.preempt(path, key, old, common);
         }
         if let Some(until) = take.settle {
             if until > now {
@@ -427,20 +440,7 @@ impl Lane {
             self.forget();
             return Step::Again;
         }
-        let lacks = |path: &Path| path.failed.is_none() && !path.is_registered_with(key);
-        match self.paths.iter().position(lacks) {
-            Some(path) => self.register_to_secure(take, path, key),
-            None => Step::End(End::Taken(key)),
-        }
-    }
-
-    /// A node whose leftovers run may have been preempted since the reservation was read: it registers only where it is registered, or was not
-    /// before.
-    fn register_to_secure(&mut self, take: &Take, path: usize, key: Key) -> Step {
-        if take.adopts() {
-            return self.let_in(path, key).unwrap_or(Step::Again);
-        }
-        self.register(path, key)
+        self.let_all_in(take, key, common).unwrap_or(Step::End(End::Taken(key)))
     }
 
     /// Unregisters where something was registered, and then refuses. A node whose leftovers run keeps what it has until they are stopped.

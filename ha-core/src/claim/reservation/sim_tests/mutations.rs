@@ -7,7 +7,7 @@ use crate::mutation::Mutation;
 const MOST: u64 = 400;
 
 /// The least seed that finds each, when this was last looked at.
-const KNOWN: [(Mutation, u64); 7] = [
+const KNOWN: [(Mutation, u64); 8] = [
     (Mutation::PreemptWithoutChallenge, 1),
     (Mutation::IgnoreDefence, 1),
     (Mutation::NeverDefend, 1),
@@ -15,6 +15,7 @@ const KNOWN: [(Mutation, u64); 7] = [
     (Mutation::StayRegistered, 171),
     (Mutation::ArbiterFirst, 3),
     (Mutation::TrustPlainPreempt, 75),
+    (Mutation::KeepKey, 104),
 ];
 
 fn finds(mutation: Mutation, seed: u64) -> Option<String> {

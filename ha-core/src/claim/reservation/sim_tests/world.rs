@@ -107,7 +107,9 @@ struct Node {
     asked: Option<(RequestId, Asked)>,
     /// Resources run under this epoch.
     runs: Option<Epoch>,
-    /// Its agent died: what runs has to be proven again.
+    /// What it recorded to run, which an agent that is restarted finds: until it is given up.
+    recorded: Option<Epoch>,
+    /// Its agent died: what is recorded has to be proven again.
     recalled: bool,
     /// It had the arbiter since it asked.
     had_arbiter: bool,
@@ -120,6 +122,8 @@ struct Node {
     /// The greatest epoch that it had, which it keeps.
     record: Epoch,
     asked_at: u64,
+    /// It was registered nowhere when it asked.
+    clean: bool,
     /// What it wrote and was not answered yet.
     writes: Vec<(usize, TaskId)>,
 }
@@ -134,6 +138,7 @@ enum Event {
     Land { node: usize, device: usize, task: TaskId },
     Engine { node: usize },
     ReleaseAgain { node: usize, life: u64 },
+    AgentDies { node: usize, life: u64 },
     Reconnect { node: usize, device: usize, port: u16 },
     PowerUp { device: usize },
     Act,
@@ -206,6 +211,7 @@ impl World {
                 paused_until: 0,
                 asked: None,
                 runs: None,
+                recorded: None,
                 recalled: false,
                 had_arbiter: false,
                 disturbed: 0,
@@ -213,6 +219,7 @@ impl World {
                 excused: false,
                 record: Epoch::ZERO,
                 asked_at: 0,
+                clean: true,
                 writes: Vec::new(),
             });
             world.connect_all(i);
@@ -315,8 +322,8 @@ impl World {
             (Asked::Take, Reply::Acquired(held)) => {
                 self.stats.acquired += 1;
                 let n = &mut self.nodes[node];
-                let adopted = n.recalled && n.runs == Some(held.epoch);
-                n.recalled = false;
+                let adopted = n.recalled && n.recorded == Some(held.epoch);
+                (n.recalled, n.recorded) = (false, Some(held.epoch));
                 if !n.had_arbiter {
                     return self.fail(format!("n{node} was told that it has the claim, and never had the arbiter"));
                 }
@@ -324,6 +331,11 @@ impl World {
                 n.excused = false;
                 if adopted {
                     self.stats.adopted += 1;
+                    // A device without memory is its holder's again who did not notice that it was another's.
+                    let remembers = !self.plan.power;
+                    if let Some((other, epoch)) = self.tenant.filter(|t| remembers && *t != (node, held.epoch)) {
+                        self.fail(format!("n{node} goes on under {}; n{other} had {epoch} since", held.epoch));
+                    }
                     return;
                 }
                 // What was released after this node asked, it cannot know of; but for that, epochs grow.
@@ -340,6 +352,10 @@ impl World {
                     }
                 }
                 self.greatest = self.greatest.max(held.epoch);
+                if self.nodes[node].asked_at < self.forgotten_at {
+                    // It may have been taken before the device forgot.
+                    self.forget();
+                }
                 self.nodes[node].record = held.epoch;
                 self.tenant = Some((node, held.epoch));
             }
@@ -349,18 +365,17 @@ impl World {
                 self.stats.raced += u64::from(refusal == Refusal::Raced);
                 let n = &mut self.nodes[node];
                 if std::mem::take(&mut n.recalled) {
-                    n.runs = None;
+                    (n.runs, n.recorded) = (None, None);
                 }
                 let undisturbed = n.disturbed + 10_000 * MS < self.now;
                 let remembers = self.plan.target.login == Login::Same;
-                let registered = |d: &Device| d.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
                 let n = &self.nodes[node];
-                if n.runs.is_none() && undisturbed && self.plan.calm && remembers && self.devices.iter().any(registered)
-                {
+                let excused = n.runs.is_some() || !n.clean || !undisturbed || !self.plan.calm || !remembers;
+                if !excused && self.is_registered(node) {
                     self.fail(format!("n{node} was refused, and is registered still: {refusal}"));
                 }
             }
-            (Asked::Release, Reply::Done) => {}
+            (Asked::Release, Reply::Done) => self.nodes[node].recorded = None,
             (Asked::Release, Reply::Refused(_)) => {
                 // The engine tries again after a second.
                 let life = self.nodes[node].life;
@@ -383,6 +398,7 @@ impl World {
         let request = match asked {
             Asked::Take => {
                 self.nodes[node].asked_at = self.now;
+                self.nodes[node].clean = !self.is_registered(node);
                 self.nodes[node].had_arbiter = self.holder(0) == Some(node);
                 let mut beliefs = BTreeMap::new();
                 for other in 0..self.plan.nodes {
@@ -395,13 +411,18 @@ impl World {
                 }
                 let known = if self.rng.below(2) == 0 { self.greatest } else { self.forgotten };
                 let known = known.max(self.nodes[node].record);
-                let adopt = self.nodes[node].runs.filter(|_| self.nodes[node].recalled);
+                let adopt = self.nodes[node].recorded.filter(|_| self.nodes[node].recalled);
                 Request::Acquire(Acquire { beliefs: Arc::new(beliefs), known, adopt })
             }
             Asked::Release => Request::Release(self.nodes[node].released),
         };
         self.say(|| format!("n{node} is asked: {request:?}"));
         self.feed(node, Input::Ask(id, request));
+    }
+
+    fn is_registered(&self, node: usize) -> bool {
+        let registrations = |device: &Device| device.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
+        self.devices.iter().any(registrations)
     }
 
     fn holder(&self, device: usize) -> Option<usize> {
@@ -472,10 +493,14 @@ impl World {
                     self.devices[device].abort(task);
                 }
                 self.ask(node, Asked::Release);
+                if self.faults && self.acts && self.rng.below(3) == 0 {
+                    let (when, life) = (self.now + self.rng.below(40 * MS), self.nodes[node].life);
+                    self.at(when, Event::AgentDies { node, life });
+                }
             }
             46..49 if self.acts && n.up => self.reset(node),
             49..66 if !n.up => self.boot(node),
-            66..69 if n.up && idle && self.acts => self.agent_dies(node),
+            66..69 if n.up && self.acts => self.agent_dies(node),
             76..79 => {
                 self.nodes[node].paused_until = self.now + self.rng.below(9_000) * MS;
                 self.nodes[node].disturbed = self.nodes[node].paused_until;
@@ -510,8 +535,7 @@ impl World {
         n.up = false;
         n.life += 1;
         n.asked = None;
-        n.runs = None;
-        n.recalled = false;
+        (n.runs, n.recorded, n.recalled) = (None, None, false);
         n.disturbed = self.now;
     }
 
@@ -533,7 +557,7 @@ impl World {
         let n = &mut self.nodes[node];
         n.life += 1;
         n.asked = None;
-        n.recalled = n.runs.is_some();
+        n.recalled = n.recorded.is_some();
         n.disturbed = self.now;
         n.paused_until = 0;
         self.nodes[node].machine = self.machine(node);
@@ -575,7 +599,12 @@ impl World {
                 self.arrive(node, life, device, port, id, command, lost);
             }
             Event::Execute { node, life, device, task, id, lost } => {
+                let held = self.holder(device) == Some(node);
                 let answer = self.devices[device].execute(task);
+                let runs = self.nodes[node].runs.filter(|_| !self.nodes[node].recalled);
+                if let (true, Some(epoch), None) = (held, runs, self.holder(device)) {
+                    self.fail(format!("n{node} gives disk{device} up, and has the claim, epoch {epoch}"));
+                }
                 self.say(|| format!("disk{device}: n{node} #{}: {answer:?}", id.0));
                 self.check_order(node);
                 if let (Some(answer), false) = (answer, lost) {
@@ -623,6 +652,11 @@ impl World {
             Event::ReleaseAgain { node, life } => {
                 if self.nodes[node].up && self.nodes[node].life == life {
                     self.ask(node, Asked::Release);
+                }
+            }
+            Event::AgentDies { node, life } => {
+                if self.nodes[node].up && self.nodes[node].life == life {
+                    self.agent_dies(node);
                 }
             }
             Event::Reconnect { node, device, port } => {
@@ -694,7 +728,7 @@ impl World {
                     self.say(|| format!("n{node} has lost the claim: {why}"));
                     self.stats.lost += 1;
                     let undisturbed = n.disturbed + 12_000 * MS < self.now;
-                    self.nodes[node].runs = None;
+                    (self.nodes[node].runs, self.nodes[node].recorded) = (None, None);
                     if undisturbed && self.plan.calm {
                         self.fail(format!("n{node} lost the claim for no reason: {why}"));
                     }
