@@ -278,7 +278,8 @@ async fn what_an_earlier_life_sent_to_give_a_device_up_is_refused_when_it_comes_
         let lab = Lab::new(target, 2);
         let held = lab.claim("alpha").acquire(believing(Belief::Gone)).await.unwrap();
         let old = lab.held_keys()[1].unwrap();
-        let order = |command| lab.disks[1].lock().unwrap().run(Nexus { initiator: 1, port: 1 }, Request::Reservation(command));
+        let order =
+            |command| lab.disks[1].lock().unwrap().run(Nexus { initiator: 1, port: 1 }, Request::Reservation(command));
         let kind = ReservationType::WriteExclusiveRegistrantsOnly;
         order(Command::Release { key: old, kind }).unwrap().unwrap();
         let alpha = lab.claim("alpha");
@@ -309,7 +310,8 @@ async fn a_path_that_does_not_answer_keeps_its_registration_when_the_agent_is_re
     let adopted = alpha.acquire(Acquire { adopt: Some(held.epoch), ..believing(Belief::Lost) }).await.unwrap();
     assert_eq!(adopted, held);
     let nexus = |port| Nexus { initiator: 1, port };
-    let key = |port| lab.disks[0].lock().unwrap().registrations().iter().find(|r| r.nexus == nexus(port)).map(|r| r.key);
+    let key =
+        |port| lab.disks[0].lock().unwrap().registrations().iter().find(|r| r.nexus == nexus(port)).map(|r| r.key);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(key(2).is_some_and(|old| key(1) != Some(old)), "under its old key");
     *lab.silent.lock().unwrap() = None;

@@ -135,7 +135,9 @@ impl Lane {
     fn restore(&mut self, hold: &mut Hold, path: usize, common: &Common, now: Time) -> Step {
         let key = hold.key;
         if self.keys().contains(&key) {
-            return self.let_in(path, key, None, common).unwrap_or(Step::Send(path, Command::Reserve { key, kind: common.kind }));
+            return self
+                .let_in(path, key, None, common)
+                .unwrap_or(Step::Send(path, Command::Reserve { key, kind: common.kind }));
         }
         if self.is_blank() && now < hold.proven + common.timing.uphold_bound() {
             if let Some(path) = self.paths.get_mut(path) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::device::{
     Answer, Command, Failure, Held, Key, Keys, PathName, Ports, PowerLoss, Queued, Reservation, ReservationType,
+    UnitAttention,
 };
 use super::give_up::GiveUp;
 use super::hold::Hold;
@@ -391,6 +392,12 @@ impl Lane {
                 }
                 _ => (path.failed, path.attentions) = (None, 0),
             }
+        }
+        if let Err(Failure::UnitAttention(UnitAttention::RegistrationsPreempted | UnitAttention::ReservationsPreempted)) =
+            &result
+            && let Goal::Take(take) = &mut self.goal
+        {
+            take.told_of_preemption(place, common);
         }
         match (&command, result) {
             // Taken in so late, after a standstill of this node, that somebody may have taken the device since.

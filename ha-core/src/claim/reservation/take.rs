@@ -117,6 +117,18 @@ impl Take {
         self.adopt.is_some()
     }
 
+    /// The device told of a preemption on the path with this place: a holder that is challenged there has defended itself. If the challenger's
+    /// key is there again, then through a command of an earlier life that came late.
+    pub(super) fn told_of_preemption(&mut self, place: Option<usize>, common: &Common) {
+        if let Duel::Challenging { victim, path, .. } | Duel::Judged { victim, path, .. } = self.duel
+            && Some(path) == place
+            && !self.tried
+            && !mutation::is_on(Mutation::IgnoreDefence)
+        {
+            self.refusal.get_or_insert(held_by(victim, common, DEFENDED));
+        }
+    }
+
     /// The tenure that goes on, if it is not a new one.
     pub(super) fn continued(&self) -> Option<Epoch> {
         self.adopt.filter(|_| self.former.is_some())

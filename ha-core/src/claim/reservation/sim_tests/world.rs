@@ -421,7 +421,8 @@ impl World {
     }
 
     fn is_registered(&self, node: usize) -> bool {
-        let registrations = |device: &Device| device.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
+        let registrations =
+            |device: &Device| device.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
         self.devices.iter().any(registrations)
     }
 

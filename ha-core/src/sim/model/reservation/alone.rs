@@ -70,7 +70,23 @@ impl ReservationModel {
     /// All that the future of a node depends on, but for the device.
     pub(super) fn describe(node: &Node, bytes: &mut Vec<u8>) {
         // All fields are named, so that none that is added later is forgotten.
-        let Node { local, flight, late, up, tenure, recalled, asked, asks, heard, punctual, clean, away, wrote } = node;
+        let Node {
+            local,
+            flight,
+            late,
+            up,
+            tenure,
+            recorded,
+            superseded,
+            recalled,
+            asked,
+            asks,
+            heard,
+            punctual,
+            clean,
+            away,
+            wrote,
+        } = node;
         bytes.extend(local.to_le_bytes());
         let (flight, result) = match flight {
             Flight::Sent => (0, 0),
@@ -82,8 +98,15 @@ impl ReservationModel {
         if let Some(late) = late {
             bytes.extend(format!("{late:?}").as_bytes());
         }
-        bytes.extend([u8::from(*up), *tenure, u8::from(*recalled), asked.map_or(0, |ask| ask as u8 + 1), *asks]);
-        bytes.extend([*heard, u8::from(*punctual), u8::from(*clean), *away, *wrote]);
+        bytes.extend([
+            u8::from(*up),
+            *tenure,
+            *recorded,
+            u8::from(*recalled),
+            asked.map_or(0, |ask| ask as u8 + 1),
+            *asks,
+        ]);
+        bytes.extend([u8::from(*superseded), *heard, u8::from(*punctual), u8::from(*clean), *away, *wrote]);
     }
 
     /// What the device answered, for people.

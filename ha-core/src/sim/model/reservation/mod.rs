@@ -75,7 +75,11 @@ struct Node {
     up: bool,
     /// The epoch under which its resources run; 0 when nothing runs.
     tenure: u8,
-    /// Its agent died: the tenure has to be confirmed first.
+    /// The epoch that it recorded to run, until that was given up.
+    recorded: u8,
+    /// Another node was told since that it has the claim.
+    superseded: bool,
+    /// Its agent died: what is recorded has to be confirmed first.
     recalled: bool,
     asked: Option<Ask>,
     asks: u8,
@@ -178,18 +182,25 @@ impl ReservationModel {
             Answered::Acquired(epoch) => {
                 self.acquired += 1;
                 let epoch = *epoch;
-                let confirmed = recalled && node.tenure == epoch;
-                (node.tenure, node.punctual) = (epoch, true);
+                let confirmed = recalled && node.recorded == epoch;
+                (node.tenure, node.recorded, node.punctual) = (epoch, epoch, true);
+                if confirmed && node.superseded {
+                    return Err(format!("{} goes on under epoch {epoch}, which another node ended", name(i)));
+                }
                 if confirmed {
                     return Ok(());
                 }
+                node.superseded = false;
                 let unheard = state.last <= state.given_up && node.heard < state.given_up;
                 if epoch <= state.last && !unheard {
                     return Err(format!("{} acquires epoch {epoch} after epoch {}", name(i), state.last));
                 }
                 state.last = state.last.max(epoch);
-                let others = (0..self.bounds.nodes).filter(|j| *j != i);
-                match others.into_iter().find(|j| state.nodes[*j].wrote < LIMIT) {
+                let mut others = (0..self.bounds.nodes).filter(|j| *j != i);
+                for j in others.clone() {
+                    state.nodes[j].superseded = state.nodes[j].recorded > 0;
+                }
+                match others.find(|j| state.nodes[*j].wrote < LIMIT) {
                     Some(j) if self.bounds.target == Kind::Tgt => {
                         Err(format!("{} acquires the claim while a write of {} may be in the device", name(i), name(j)))
                     }
@@ -198,14 +209,17 @@ impl ReservationModel {
             }
             Answered::Refused(why) => {
                 // What ran under an earlier tenure is stopped.
-                (node.tenure, node.wrote) = (0, LIMIT);
+                (node.tenure, node.recorded, node.wrote) = (0, 0, LIMIT);
                 let registered = self.memo.disk(state.disk).registered & 1 << i != 0;
                 if node.clean && asked != Some(Ask::Release) && registered {
                     return Err(format!("{} is refused ({why}), and registered still", name(i)));
                 }
                 Ok(())
             }
-            Answered::Done => Ok(()),
+            Answered::Done => {
+                node.recorded = 0;
+                Ok(())
+            }
         }
     }
 
@@ -241,9 +255,9 @@ impl ReservationModel {
                 let node = &mut next.nodes[i];
                 (node.local, node.flight) = (self.memo.fresh(i), Flight::Sent);
                 (node.asked, node.punctual, node.clean) = (None, false, false);
-                node.recalled = node.tenure > 0;
+                node.recalled = node.recorded > 0;
                 if matches!(what, What::Crash(_)) {
-                    (node.up, node.tenure, node.recalled) = (false, 0, false);
+                    (node.up, node.tenure, node.recorded, node.recalled) = (false, 0, 0, false);
                 }
             }
             What::Boot => {
@@ -275,11 +289,14 @@ impl ReservationModel {
         node.asked = Some(ask);
         node.heard = known;
         node.clean = !registered && node.late.is_none();
-        let adopt = node.recalled.then_some(node.tenure);
+        let adopt = node.recalled.then_some(node.recorded);
         let tenure = node.tenure;
         if adopt.is_none() {
             // Everything is stopped before the claim is given up, and before it is taken anew.
             (node.tenure, node.wrote) = (0, LIMIT);
+        }
+        if adopt.is_none() && ask != Ask::Release {
+            node.recorded = 0;
         }
         if ask == Ask::Release {
             state.given_up = known.max(tenure);
@@ -446,6 +463,8 @@ impl Model for ReservationModel {
             late: None,
             up: i < self.bounds.nodes,
             tenure: 0,
+            recorded: 0,
+            superseded: false,
             recalled: false,
             asked: None,
             asks: 0,

@@ -15,6 +15,7 @@ fn every_mutation_is_found() {
         (Mutation::IgnoreDefence, HELD, lost),
         (Mutation::NeverDefend, HELD, lost),
         (Mutation::StayRegistered, TWO, "registered still"),
+        (Mutation::KeepKey, Bounds { crashes: 1, asks: [2, 1, 0], ..HELD }, lost),
         (Mutation::TrustPlainPreempt, Bounds { target: Kind::Tgt, failures: 2, ..HELD }, "may be in the device"),
     ];
     for (mutation, bounds, what) in mutations {
