@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::device::{
-    Answer, Command, Failure, Held, Key, Keys, PathName, Ports, PowerLoss, Reservation, ReservationType,
+    Answer, Command, Failure, Held, Key, Keys, PathName, Ports, PowerLoss, Reservation, ReservationType, UnitAttention,
 };
 use super::give_up::GiveUp;
 use super::hold::Hold;
@@ -157,4 +157,50 @@ fn what_was_read_before_a_standstill_is_read_again() {
     lane.answered(CommandId(1), shown, &common, late);
     assert!(matches!(lane.plan_hold(&common, late), Step::Send(..)));
     assert!(matches!(&lane.goal, Goal::Hold(hold) if !hold.confirmed));
+}
+
+/// A lane of alpha's that challenges beta, its key seen, and both keys.
+fn challenging() -> (Common, Lane, Key, Key) {
+    let (common, mut lane, _) = lane_of_alpha();
+    let beta = common.keyring.number_of(&NodeName::new("beta").unwrap()).unwrap();
+    let key_of = |role, node, epoch| common.keyring.encode(ClusterKey { role, node, epoch: Epoch(epoch) }).unwrap();
+    let (victim, challenger) = (key_of(Role::Holder, beta, 1), key_of(Role::Challenger, common.me, 2));
+    let request = Acquire { beliefs: std::sync::Arc::default(), known: Epoch(1), adopt: None };
+    lane.set_goal(Goal::Take(Box::new(Take::arbiter(request, Epoch::ZERO, Time(5)))));
+    let held = |lane: &mut Lane, keys: &[Key], holder| {
+        show(lane, keys);
+        let held = Some(Held { key: Some(holder), kind: common.kind });
+        lane.reservation = Some(Reservation { generation: 7, held });
+    };
+    held(&mut lane, &[victim], victim);
+    let step = lane.plan_take(&common, Time(5));
+    assert!(matches!(step, Step::Send(0, Command::Register { new, .. }) if new == Some(challenger)), "{step:?}");
+    answer(&mut lane, &common, step, Ok(Answer::Done));
+    held(&mut lane, &[victim, challenger], victim);
+    assert!(matches!(lane.plan_take(&common, Time(9)), Step::Wait(_)));
+    (common, lane, victim, challenger)
+}
+
+/// Found by the model: the holder had removed the challenger's key; a registration that an earlier life had sent under the same key came late, and
+/// made the challenge look unanswered.
+#[test]
+fn a_challenger_that_is_told_of_a_preemption_has_been_answered() {
+    let (common, mut lane, ..) = challenging();
+    lane.forget();
+    let told = Err(Failure::UnitAttention(UnitAttention::RegistrationsPreempted));
+    answer(&mut lane, &common, Step::Send(0, Command::ReadKeys), told);
+    assert!(matches!(&lane.goal, Goal::Take(take) if take.is_refused()));
+}
+
+/// Found by the model: the preemption that an earlier life had sent was carried out while its next life challenged the same holder.
+#[test]
+fn what_an_earlier_life_preempted_is_taken() {
+    let (common, mut lane, _, challenger) = challenging();
+    show(&mut lane, &[challenger]);
+    lane.reservation =
+        Some(Reservation { generation: 8, held: Some(Held { key: Some(challenger), kind: common.kind }) });
+    let step = lane.plan_take(&common, Time(11));
+    let changes =
+        |old: Option<Key>, new: Option<Key>| old == Some(challenger) && new.is_some_and(|new| common.is_mine(new));
+    assert!(matches!(step, Step::Send(0, Command::Register { old, new, .. }) if changes(old, new)), "{step:?}");
 }

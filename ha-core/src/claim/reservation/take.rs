@@ -129,6 +129,11 @@ impl Take {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusal.is_some()
+    }
+
     /// The tenure that goes on, if it is not a new one.
     pub(super) fn continued(&self) -> Option<Epoch> {
         self.adopt.filter(|_| self.former.is_some())
@@ -298,19 +303,24 @@ impl Lane {
 
     fn take_from(&mut self, take: &mut Take, key: Key, holder: Key, path: usize, common: &Common, now: Time) -> Step {
         let known = common.keyring.decode(holder);
-        if let Duel::Judged { challenger, path, .. } = take.duel
+        if let Duel::Challenging { challenger, .. } | Duel::Judged { challenger, .. } = take.duel
             && challenger == holder
         {
+            if !take.tried && !mutation::is_on(Mutation::TrustPlainPreempt) {
+                // By a command of an earlier life, which nobody waited for.
+                take.settle(now + self.limit);
+            }
             // The reservation stays with a holder whose key changes. One that hangs on a path that is not there any more is preempted.
-            let path = if self.paths.get(path).is_some_and(|p| p.failed.is_none()) { path } else { 0 };
             return self.preempt_from(take, key, holder, path, common);
         }
-        if take.first != Some(Some(holder)) {
+        let mine = known.is_some_and(|known| known.node == common.me);
+        // What an earlier life sent may have made it this node's meanwhile.
+        if take.first != Some(Some(holder)) && (take.adopts() || !mine) {
             let raced = take.tried || take.first == Some(None);
             let since = || held_by(holder, common, "it has taken it since");
             return refuse(take, if raced { Refusal::Raced } else { since() });
         }
-        if take.former == Some(holder) || known.is_some_and(|known| known.node == common.me) {
+        if take.former == Some(holder) || mine {
             if let Some(step) = self.take_own(take, key, holder, common, now) {
                 return step;
             }

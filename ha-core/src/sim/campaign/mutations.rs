@@ -41,7 +41,7 @@ const KNOWN: [(Mutation, u64); 18] = [
     (Mutation::ForgetFormerTenure, 10),
     (Mutation::RestartInsteadOfAdopting, 2),
     (Mutation::NeverAskAgain, 10),
-    (Mutation::PreemptWithoutChallenge, 21),
+    (Mutation::PreemptWithoutChallenge, 37),
     (Mutation::IgnoreDefence, 37),
     (Mutation::NeverDefend, 37),
     (Mutation::TrustPlainPreempt, 37),

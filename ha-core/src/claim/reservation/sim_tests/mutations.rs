@@ -12,9 +12,9 @@ const KNOWN: [(Mutation, u64); 8] = [
     (Mutation::IgnoreDefence, 1),
     (Mutation::NeverDefend, 1),
     (Mutation::FightBack, 22),
-    (Mutation::StayRegistered, 171),
+    (Mutation::StayRegistered, 126),
     (Mutation::ArbiterFirst, 3),
-    (Mutation::TrustPlainPreempt, 75),
+    (Mutation::TrustPlainPreempt, 2),
     (Mutation::KeepKey, 104),
 ];
 
