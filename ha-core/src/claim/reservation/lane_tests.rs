@@ -151,11 +151,11 @@ fn what_was_read_before_a_standstill_is_read_again() {
     let Step::Send(path, command) = step else { panic!("{step:?} is no command") };
     assert_eq!(command, Command::ReadReservation);
     lane.sent(CommandId(1), path, command, began).unwrap();
-    let held = Some(Held { key: Some(key), kind: common.kind });
-    let shown = Ok(Answer::Reservation(Reservation { generation: 7, held }));
-    let late = began + Duration::from_secs(8);
-    lane.answered(CommandId(1), shown, &common, late);
-    assert!(matches!(lane.plan_hold(&common, late), Step::Send(..)));
+    let ours = Some(Held { key: Some(key), kind: common.kind });
+    let shown = Ok(Answer::Reservation(Reservation { generation: 7, held: ours }));
+    let awake = began + Duration::from_secs(8);
+    lane.answered(CommandId(1), shown, &common, awake);
+    assert!(matches!(lane.plan_hold(&common, awake), Step::Send(..)));
     assert!(matches!(&lane.goal, Goal::Hold(hold) if !hold.confirmed));
 }
 

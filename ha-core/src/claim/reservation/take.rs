@@ -85,8 +85,8 @@ impl Take {
 
     /// Taking another device of the claim, under the key that the arbiter was taken with.
     pub(super) fn for_another(&self, key: Key) -> Take {
-        let Take { writers, adopt, former, .. } = *self;
-        Take { writers, adopt, former, ..Take::new(None, Epoch::ZERO, Some(key)) }
+        let Take { adopt, writers, former, .. } = *self;
+        Take { adopt, writers, former, ..Take::new(None, Epoch::ZERO, Some(key)) }
     }
 
     fn new(request: Option<Acquire>, floor: Epoch, key: Option<Key>) -> Take {
