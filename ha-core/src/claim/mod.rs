@@ -87,7 +87,7 @@ pub struct Acquire {
     /// The greatest epoch this node has ever heard of for the hierarchy; the new one must be greater unless it is adopted.
     pub known: Epoch,
     /// After a restart of the agent: the epoch under which this node had the hierarchy in service. A claim that still
-    /// stands under it is confirmed as it is, with the same epoch.
+    /// stands, and was not another node's since, is confirmed with the same epoch.
     pub adopt: Option<Epoch>,
 }
 
