@@ -4,7 +4,8 @@
 //! [machine](super::machine) which device is last.
 
 use super::device::{Command, Key, Queued};
-use super::lane::{Common, End, Goal, Lane, Path, Registration, Step};
+use super::lane::{Common, End, Goal, Lane, Step};
+use super::path::{Path, Registration};
 use crate::time::Time;
 
 /// More commands than this, and it is left for the next attempt.

@@ -4,7 +4,8 @@
 //! [machine](super::machine) what the loss of one device means for the claim.
 
 use super::device::{Command, Key};
-use super::lane::{Common, End, Goal, Lane, Registration, Step};
+use super::lane::{Common, End, Goal, Lane, Step};
+use super::path::{Path, Registration};
 use crate::claim::Loss;
 use crate::mutation::{self, Mutation};
 use crate::time::Time;
@@ -93,7 +94,7 @@ impl Lane {
         self.audit(key);
         let interval = common.timing.defend_interval();
         let old = |k: &Key| *k != key && common.is_mine(*k);
-        let lacks = |path: &super::lane::Path| {
+        let lacks = |path: &Path| {
             !path.is_registered_with(key) && path.again <= now && path.failed.is_none_or(|at| at + interval <= now)
         };
         if let Some(path) = self.paths.iter().position(lacks) {

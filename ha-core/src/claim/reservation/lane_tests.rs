@@ -8,8 +8,9 @@ use super::device::{
 use super::give_up::GiveUp;
 use super::hold::Hold;
 use super::key::{ClusterKey, Keyring, Role};
-use super::lane::{Common, End, Goal, Lane, Registration, Step};
+use super::lane::{Common, End, Goal, Lane, Step};
 use super::machine::CommandId;
+use super::path::Registration;
 use super::take::{Take, Writers};
 use super::timing::ReservationTiming;
 use crate::claim::{Acquire, Refusal};

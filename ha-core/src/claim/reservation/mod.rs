@@ -13,6 +13,7 @@ pub mod key;
 mod lane;
 pub mod look;
 pub mod machine;
+mod path;
 #[cfg(feature = "sim")]
 pub(crate) mod supposed;
 mod take;

@@ -5,7 +5,8 @@
 
 use super::device::{Command, Key, PowerLoss};
 use super::key::{ClusterKey, Role, epoch_under_any_list};
-use super::lane::{Common, End, Goal, Lane, Path, Registration, Step};
+use super::lane::{Common, End, Goal, Lane, Step};
+use super::path::{Path, Registration};
 use crate::claim::{Acquire, Belief, Refusal};
 use crate::mutation::{self, Mutation};
 use crate::name::{Epoch, NodeName};
