@@ -10,7 +10,7 @@ use super::clock::Moment;
 use super::liveness::Line;
 use super::node::{Agent, FIRST_VERSION, ForAgent, ForMachine, Part, Real, Written};
 use super::programs::Order;
-use super::setup::WatchdogSetup;
+use super::setup::{HierarchySetup, ReservationSetup, WatchdogSetup};
 use super::storage::{AreaOnNode, Question, boot_id};
 use super::world::{What, World};
 use crate::claim::lock_area::machine::{Config, Machine, Request};
@@ -39,7 +39,11 @@ impl World {
         let incarnation = Incarnation(self.now.0 + 1);
         let Some(agent) = self.new_agent(n, incarnation) else { return };
         self.nodes[n].agent = Some(agent);
-        let at_most = self.setup.areas.iter().map(|a| a.header.timing.deadline() / 4).min().unwrap_or_default();
+        let of_leases = self.setup.areas.iter().map(|a| a.header.timing.deadline() / 4).min().unwrap_or_default();
+        // Where nobody defends it for longer than that, a reservation may be challenged and taken.
+        let of_reserved = |reserved: &ReservationSetup| reserved.timing.defend_interval() * 2;
+        let reserved = |h: usize| self.setup.hierarchies.get(h).and_then(HierarchySetup::reservation);
+        let at_most = |h| reserved(h).map_or(of_leases, |reserved| of_leases.min(of_reserved(reserved)));
         self.observer.agent_started(self.now, n, at_most);
         self.tell(n, || "agent began".to_owned());
         for h in 0..self.setup.hierarchies.len() {

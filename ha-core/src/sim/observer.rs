@@ -154,8 +154,9 @@ impl Observer {
         self.untouchable.extend(served.map(|hierarchy| ((node, hierarchy), now)));
     }
 
-    pub(super) fn agent_started(&mut self, now: Moment, node: usize, at_most: Duration) {
-        self.untouchable.retain(|(n, _), killed| *n != node || now.since(*killed) < at_most);
+    /// An agent that was away for less than `at_most` of a hierarchy is to interrupt nothing of it.
+    pub(super) fn agent_started(&mut self, now: Moment, node: usize, at_most: impl Fn(usize) -> Duration) {
+        self.untouchable.retain(|(n, h), killed| *n != node || now.since(*killed) < at_most(*h));
     }
 
     pub(super) fn adopted(&mut self, node: usize, hierarchy: usize) {
