@@ -74,7 +74,7 @@ impl Lane {
                 let who =
                     other.map_or_else(|| "all that are registered".to_owned(), |key| common.keyring.describe(key));
                 if let Some(other) = other.filter(|_| mutation::is_on(Mutation::FightBack)) {
-                    return self.fight_back(hold.key, other, path, common);
+                    return self.push_out(hold.key, other, path, common);
                 }
                 Step::End(End::Lost(Loss::Taken(format!("{who}, on {}", self.name))))
             }
@@ -87,8 +87,7 @@ impl Lane {
         let others = |k: &Key| common.foreign(*k).is_some();
         let other = self.keys().iter().copied().find(others).filter(|_| !mutation::is_on(Mutation::NeverDefend));
         if let Some(other) = other {
-            // Only a registered path can preempt.
-            return self.let_in(path, key, None, common).unwrap_or_else(|| self.preempt(path, key, other, common));
+            return self.push_out(key, other, path, common);
         }
         hold.confirmed = true;
         self.audit(key);
@@ -150,7 +149,8 @@ impl Lane {
         Step::End(End::Lost(Loss::Taken(why)))
     }
 
-    fn fight_back(&mut self, key: Key, other: Key, path: usize, common: &Common) -> Step {
+    /// Only a registered path can preempt.
+    fn push_out(&mut self, key: Key, other: Key, path: usize, common: &Common) -> Step {
         self.let_in(path, key, None, common).unwrap_or_else(|| self.preempt(path, key, other, common))
     }
 

@@ -359,7 +359,7 @@ impl Lane {
     ) {
         let asked_too_much = matches!(result, Err(Failure::NotSupported | Failure::Rejected(_)));
         let registration = match command {
-            Command::Register { new, power_loss, .. } | Command::RegisterIgnoring { new, power_loss, .. } => {
+            Command::Register { new, power_loss, .. } => {
                 if asked_too_much && *power_loss == PowerLoss::Keeps {
                     // Some registers all the same: asked for less, it says what is.
                     self.power_loss = PowerLoss::Forgets;

@@ -205,3 +205,25 @@ fn what_an_earlier_life_preempted_is_taken() {
         |old: Option<Key>, new: Option<Key>| old == Some(challenger) && new.is_some_and(|new| common.is_mine(new));
     assert!(matches!(step, Step::Send(0, Command::Register { old, new, .. }) if changes(old, new)), "{step:?}");
 }
+
+/// Seed 1289 of the machines' own simulation (S5): a disk without memory had lost power, and its holder was registered again and about to reserve.
+/// It was taken at once, and what the holder had written without a reservation landed beside the new holder's writes.
+#[test]
+fn a_holder_that_is_about_to_come_back_is_waited_for() {
+    let free = |power_loss| {
+        let (common, mut lane, key) = lane_of_alpha();
+        let beta = common.keyring.number_of(&NodeName::new("beta").unwrap()).unwrap();
+        let theirs = ClusterKey { role: Role::Holder, node: beta, epoch: Epoch(0) };
+        let theirs = common.keyring.encode(theirs).unwrap();
+        let request = Acquire { beliefs: std::sync::Arc::default(), known: Epoch::ZERO, adopt: None };
+        lane.set_goal(Goal::Take(Box::new(Take::arbiter(request, Epoch::ZERO, Time(5)))));
+        lane.power_loss = power_loss;
+        lane.paths[0].registration = Registration::With(key);
+        show(&mut lane, &[theirs, key]);
+        (lane.plan_take(&common, Time(5)), common)
+    };
+    let (waits, common) = free(PowerLoss::Forgets);
+    assert_eq!(waits, Step::Wait(Time(5) + common.timing.blank_wait()));
+    let (takes, _) = free(PowerLoss::Keeps);
+    assert!(matches!(takes, Step::Send(0, Command::Register { .. } | Command::Reserve { .. })), "{takes:?}");
+}

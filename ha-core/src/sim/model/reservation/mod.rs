@@ -294,9 +294,7 @@ impl ReservationModel {
         if adopt.is_none() {
             // Everything is stopped before the claim is given up, and before it is taken anew.
             (node.tenure, node.wrote) = (0, LIMIT);
-        }
-        if adopt.is_none() && ask != Ask::Release {
-            node.recorded = 0;
+            node.recorded = if ask == Ask::Release { node.recorded } else { 0 };
         }
         if ask == Ask::Release {
             state.given_up = known.max(tenure);
