@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use ha_tests::kernel::by_hand::{key_of_both_paths, reservation};
 use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
 use ha_tests::kernel::{
     ClaimKind, Fault, Guest, KernelCluster, KernelLab, Network, Paths, Persistence, disk_link, spec, unwritten,
@@ -121,21 +122,6 @@ fn a_cut_network_moves_nothing_and_a_cut_to_the_storage_moves_it() -> Result<()>
     Ok(())
 }
 
-/// Runs the example program on the shared disk: what it printed.
-fn disk(node: &Guest, words: &[&str]) -> Result<String> {
-    let link = disk_link(0);
-    let words: Vec<&str> = words[..1].iter().chain([&link.as_str()]).chain(&words[1..]).copied().collect();
-    Ok(node.run(&program("examples/reservation")?.to_string_lossy(), &words)?.output)
-}
-
-/// The key that holds the shared disk and is registered on both of its paths, and on no other.
-fn key_of_both_paths(node: &Guest) -> std::result::Result<String, String> {
-    let shown = disk(node, &["show"]).map_err(|error| error.to_string())?;
-    let holder = shown.split("reserved by ").nth(1).and_then(|rest| rest.split(',').next()).ok_or(&shown)?;
-    let both = format!("keys [{holder}, {holder}]");
-    if shown.matches(&both).count() == 2 { Ok(holder.to_owned()) } else { Err(shown.clone()) }
-}
-
 /// S5: what an agent had in the disk when it died may be carried out after the next one has gone on with the claim. It names the key of before.
 fn what_a_dead_agent_sent_comes_too_late(alpha: &Guest) -> Result<()> {
     let before = eventually("both paths are registered", || key_of_both_paths(alpha));
@@ -143,9 +129,8 @@ fn what_a_dead_agent_sent_comes_too_late(alpha: &Guest) -> Result<()> {
     let after = eventually("the next agent has a key of its own", || {
         key_of_both_paths(alpha).and_then(|key| if key == before { Err(key) } else { Ok(key) })
     });
-    for words in [["release", &before, ""], ["preempt", &before, &before], ["register", &before, "0"]] {
-        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        let said = disk(alpha, &words)?;
+    for words in [&["release", &before][..], &["preempt", &before, &before], &["register", &before, "0"]] {
+        let said = reservation(alpha, None, words)?.output;
         // RELEASE changes nothing, and so succeeds, on a path that the reservation does not hang on.
         assert!(said.contains("reservation conflict"), "{words:?}: {said}");
     }

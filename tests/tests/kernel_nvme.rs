@@ -159,8 +159,17 @@ struct Holder<'a> {
 
 impl<'a> Holder<'a> {
     fn start(lab: &'a NvmeLab, node: &'a str, name: &str) -> Result<Holder<'a>> {
+        Holder::start_with(lab, node, name, "")
+    }
+
+    /// Goes on with the tenure of an earlier life.
+    fn adopt(lab: &'a NvmeLab, node: &'a str, name: &str, epoch: u64) -> Result<Holder<'a>> {
+        Holder::start_with(lab, node, name, &epoch.to_string())
+    }
+
+    fn start_with(lab: &'a NvmeLab, node: &'a str, name: &str, adopt: &str) -> Result<Holder<'a>> {
         let log = format!("/run/{name}");
-        let line = format!("lab-holder {} {node} >{log} 2>&1 & echo $!", disk(node));
+        let line = format!("lab-holder {} {node} {adopt} >{log} 2>&1 & echo $!", disk(node));
         Ok(Holder { lab, node, pid: lab.shell(&line)?.trim().to_owned(), log })
     }
 
@@ -222,6 +231,18 @@ fn a_claim_is_acquired_defended_and_taken_over_from_a_dead_holder() -> Result<()
     beta.signal("KILL")?;
     let alpha = Holder::start(&lab, "alpha", "alpha-2")?;
     alpha.until("held 3\n");
+    assert_eq!((write(&lab, "alpha")?, write(&lab, "beta")?), (WRITTEN, FENCED));
+
+    // It is only restarted, and goes on under a new key: what its earlier life sent is refused when it comes late.
+    let (keys, _) = state(&lab, "beta")?;
+    let [old] = keys[..] else { panic!("{keys:?}") };
+    alpha.signal("KILL")?;
+    let alpha = Holder::adopt(&lab, "alpha", "alpha-3", 3)?;
+    alpha.until("held 3\n");
+    assert_eq!(ask(&lab, "alpha", &[release(old), unregister(old)])?, [CONFLICT, CONFLICT]);
+    let (keys, held) = state(&lab, "beta")?;
+    let [new] = keys[..] else { panic!("{keys:?}") };
+    assert_eq!((held, new == old), (Some(of(new)), false));
     assert_eq!((write(&lab, "alpha")?, write(&lab, "beta")?), (WRITTEN, FENCED));
 
     // It gives the claim up.

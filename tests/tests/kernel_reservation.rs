@@ -3,6 +3,7 @@
 use ha_core::claim::reservation::device::Key;
 use ha_core::claim::reservation::{ClusterKey, Keyring, Role};
 use ha_core::name::{ClusterName, Epoch, NodeName};
+use ha_tests::kernel::by_hand::{key_of_both_paths, reservation};
 use ha_tests::kernel::stamp::Written;
 use ha_tests::kernel::{Guest, KernelLab, Network, Paths, disk_link};
 use ha_tests::{Result, Trouble, eventually, program};
@@ -15,7 +16,7 @@ fn both_paths_of_a_multipath_disk_are_registered_and_preempted() -> Result<()> {
     let (alpha, beta) = (lab.node("alpha"), lab.node("beta"));
     disk(alpha, &["register-ignoring", "0xa"])?;
     disk(alpha, &["reserve", "0xa"])?;
-    registered_on_both_paths(alpha, 'a')?;
+    registered_on_both_paths(alpha, 'a');
     eventually("multipathd is told the key, for paths that appear", || {
         alpha.shell(&format!("grep {} /etc/multipath/prkeys", key('a')))
     });
@@ -25,12 +26,12 @@ fn both_paths_of_a_multipath_disk_are_registered_and_preempted() -> Result<()> {
         assert_eq!(write(alpha)?.error, None, "the other path does");
         lab.join(alpha, network)?;
         lab.until_disks(alpha);
-        registered_on_both_paths(alpha, 'a')?;
+        registered_on_both_paths(alpha, 'a');
     }
 
     disk(beta, &["register-ignoring", "0xb"])?;
     disk(beta, &["preempt-and-abort", "0xb", "0xa"])?;
-    registered_on_both_paths(beta, 'b')?;
+    registered_on_both_paths(beta, 'b');
     assert_eq!(write(beta)?.error, None);
     assert_eq!(write(alpha)?, Written { acknowledged: 0, error: Some(Errno::EBADE as i32) });
     Ok(())
@@ -51,9 +52,9 @@ fn a_path_that_is_not_registered_is_named_to_the_operator() -> Result<()> {
     assert!(tried.contains("yes        READ FULL STATUS"), "{tried}");
 
     let (ours, theirs) = (claim_key("alpha")?, claim_key("beta")?);
-    disk_at(alpha, Some("sdb"), &["register-ignoring", &ours])?;
-    disk_at(alpha, Some("sdb"), &["reserve", &ours])?;
-    disk_at(beta, Some("sda"), &["register-ignoring", &theirs])?;
+    reservation(alpha, Some("sdb"), &["register-ignoring", &ours])?.good()?;
+    reservation(alpha, Some("sdb"), &["reserve", &ours])?.good()?;
+    reservation(beta, Some("sda"), &["register-ignoring", &theirs])?.good()?;
     let (lacks, has, other) = (Way::of(alpha, "sda")?, Way::of(alpha, "sdb")?, Way::of(beta, "sda")?);
     let shown = ha(alpha, &["claim", "show", &disk_link(0)])?;
     for line in [
@@ -65,7 +66,7 @@ fn a_path_that_is_not_registered_is_named_to_the_operator() -> Result<()> {
     }
 
     // A path is registered, and its session is another one from then on: the registration is nobody's any more.
-    disk_at(alpha, Some("sda"), &["register-ignoring", &ours])?;
+    reservation(alpha, Some("sda"), &["register-ignoring", &ours])?.good()?;
     assert!(!ha(alpha, &["claim", "show", &disk_link(0)])?.contains("NOT REGISTERED"));
     alpha.shell(&format!("iscsiadm -m session -r {} --logout", lacks.session))?;
     eventually("one path is left", || paths_are(alpha, 1));
@@ -148,12 +149,8 @@ fn key(digit: char) -> String {
 }
 
 /// That a key is the only one, registered twice, and holds the reservation, as each of the paths tells it.
-fn registered_on_both_paths(node: &Guest, digit: char) -> Result<()> {
-    let shown = disk(node, &["show"])?;
-    let key = key(digit);
-    let (keys, held) = (format!("keys [{key}, {key}]"), format!("reserved by {key}, WriteExclusiveRegistrantsOnly"));
-    assert_eq!([shown.matches(&keys).count(), shown.matches(&held).count()], [2, 2], "{shown}");
-    Ok(())
+fn registered_on_both_paths(node: &Guest, digit: char) {
+    assert_eq!(key_of_both_paths(node), Ok(key(digit)));
 }
 
 fn write(node: &Guest) -> Result<Written> {
@@ -164,13 +161,5 @@ fn write(node: &Guest) -> Result<Written> {
 
 /// Runs the example program on the shared disk.
 fn disk(node: &Guest, words: &[&str]) -> Result<String> {
-    disk_at(node, None, words)
-}
-
-/// The same on one path only.
-fn disk_at(node: &Guest, path: Option<&str>, words: &[&str]) -> Result<String> {
-    let example = program("examples/reservation")?;
-    let link = disk_link(0) + &path.map_or_else(String::new, |path| format!("@{path}"));
-    let words: Vec<&str> = words[..1].iter().chain([&link.as_str()]).chain(&words[1..]).copied().collect();
-    node.run(&example.to_string_lossy(), &words)?.good()
+    reservation(node, None, words)?.good()
 }

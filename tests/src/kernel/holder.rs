@@ -1,6 +1,6 @@
 //! A claim by reservation as production makes it, without an agent: the program `lab-holder`, which claims a disk and holds it.
 //!
-//! `lab-holder DISK NODE`, in a cluster of the nodes `alpha` and `beta` that never hear each other. It says each thing that happens in a line:
+//! `lab-holder DISK NODE [EPOCH]`, which goes on with the tenure of that epoch if one is given, in a cluster of the nodes `alpha` and `beta` that never hear each other. It says each thing that happens in a line:
 //! `held EPOCH`, then `proven` each time that it is; or `refused WHY`, or `lost WHY`, and that is the end. After SIGTERM it gives the claim up
 //! and says `released`.
 
@@ -27,12 +27,16 @@ const UPHOLD_BOUND: Duration = Duration::from_secs(10);
 
 /// Runs the program.
 pub fn run(arguments: &[&str]) -> Result<()> {
-    let [disk, node] = arguments else { return Err(Trouble::new("usage: lab-holder DISK NODE")) };
+    let (disk, node, adopt) = match arguments {
+        [disk, node] => (disk, node, None),
+        [disk, node, epoch] => (disk, node, Some(Epoch(epoch.parse().to("read the epoch")?))),
+        _ => return Err(Trouble::new("usage: lab-holder DISK NODE [EPOCH]")),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().to("make a runtime")?;
-    runtime.block_on(hold(Path::new(disk), node))
+    runtime.block_on(hold(Path::new(disk), node, adopt))
 }
 
-async fn hold(disk: &Path, node: &str) -> Result<()> {
+async fn hold(disk: &Path, node: &str, adopt: Option<Epoch>) -> Result<()> {
     let me = name(node)?;
     let nodes = ["alpha", "beta"].into_iter().map(name).collect::<Result<Vec<NodeName>>>()?;
     let device = open(disk, LIMIT).map_err(trouble)?;
@@ -48,7 +52,7 @@ async fn hold(disk: &Path, node: &str) -> Result<()> {
     };
     let claim = ReservationClaim::new(vec![device], config, boot_clock()).map_err(trouble)?;
     let mut terminated = signal(SignalKind::terminate()).to("hear SIGTERM")?;
-    let held = match claim.acquire(Acquire { beliefs, known: Epoch::ZERO, adopt: None }).await {
+    let held = match claim.acquire(Acquire { beliefs, known: Epoch::ZERO, adopt }).await {
         Ok(held) => held,
         Err(refusal) => return say(&format!("refused {refusal}")),
     };

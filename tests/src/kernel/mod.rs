@@ -8,6 +8,7 @@
 //! It needs root, `/dev/net/tun`, and some packages of Debian's (see `tests/run`), but neither a hypervisor nor modules of the
 //! host's kernel.
 
+pub mod by_hand;
 pub mod cluster;
 pub mod database;
 pub mod device;
