@@ -1,4 +1,7 @@
-//! The nodes, their disks, and what goes wrong with both.
+//! The nodes and their disks, and how time passes for them.
+
+mod faults;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -7,13 +10,11 @@ use std::time::Duration;
 
 use crate::claim::reservation::device::{Command, Failure, PathName, ReservationType, UnitAttention};
 use crate::claim::reservation::key::Keyring;
-use crate::claim::reservation::machine::{CommandId, Config, Effect, Input, Machine, Reply, Request, RequestId};
+use crate::claim::reservation::machine::{CommandId, Config, Effect, Input, Machine, Request, RequestId};
 use crate::claim::reservation::timing::ReservationTiming;
-use crate::claim::{Acquire, Belief, Loss, Refusal};
+use crate::claim::{Acquire, Belief, Loss};
 use crate::name::{ClusterName, Epoch, NodeName};
-use crate::sim::scsi::{
-    Device, First, Lba, Login, Nexus, Reply as DeviceReply, Request as Ask, Stamp, Store, Target, TaskId,
-};
+use crate::sim::scsi::{Device, First, Lba, Nexus, Reply, Request as Ask, Stamp, Store, Target, TaskId};
 use crate::time::Time;
 
 const MS: u64 = 1_000_000;
@@ -316,81 +317,6 @@ impl World {
         }
     }
 
-    fn replied(&mut self, node: usize, id: RequestId, reply: Reply) {
-        let Some((_, asked)) = self.nodes[node].asked.take_if(|(asked, _)| *asked == id) else { return };
-        match (asked, reply) {
-            (Asked::Take, Reply::Acquired(held)) => {
-                self.stats.acquired += 1;
-                let n = &mut self.nodes[node];
-                let adopted = n.recalled && n.recorded == Some(held.epoch);
-                (n.recalled, n.recorded) = (false, Some(held.epoch));
-                if !n.had_arbiter {
-                    return self.fail(format!("n{node} was told that it has the claim, and never had the arbiter"));
-                }
-                n.runs = Some(held.epoch);
-                n.excused = false;
-                if adopted {
-                    self.stats.adopted += 1;
-                    // A device without memory is its holder's again who did not notice that it was another's.
-                    let remembers = !self.plan.power;
-                    if let Some((other, epoch)) = self.tenant.filter(|t| remembers && *t != (node, held.epoch)) {
-                        self.fail(format!("n{node} goes on under {}; n{other} had {epoch} since", held.epoch));
-                    }
-                    return;
-                }
-                // What was released after this node asked, it cannot know of; but for that, epochs grow.
-                let before = if self.forgotten_at < n.asked_at { self.greatest } else { Epoch::ZERO };
-                if held.epoch <= before {
-                    return self.fail(format!("n{node} has epoch {}, after {before}", held.epoch));
-                }
-                if let Some((former, _)) = self.tenant.filter(|(former, _)| *former != node) {
-                    self.stats.takeovers += u64::from(self.nodes[former].runs.is_some() || !self.nodes[former].up);
-                    let f = &self.nodes[former];
-                    if f.runs.is_some() && f.up && f.paused_until < self.now && f.disturbed + 10_000 * MS < self.now {
-                        return self
-                            .fail(format!("n{node} took the claim from n{former}, which lives and was not disturbed"));
-                    }
-                }
-                self.greatest = self.greatest.max(held.epoch);
-                if self.nodes[node].asked_at < self.forgotten_at {
-                    // It may have been taken before the device forgot.
-                    self.forget();
-                }
-                self.nodes[node].record = held.epoch;
-                self.tenant = Some((node, held.epoch));
-            }
-            (Asked::Take, Reply::Refused(refusal)) => {
-                self.stats.defended +=
-                    u64::from(matches!(&refusal, Refusal::Held { why, .. } if why.contains("defends")));
-                self.stats.raced += u64::from(refusal == Refusal::Raced);
-                let n = &mut self.nodes[node];
-                if std::mem::take(&mut n.recalled) {
-                    (n.runs, n.recorded) = (None, None);
-                }
-                let undisturbed = n.disturbed + 10_000 * MS < self.now;
-                let remembers = self.plan.target.login == Login::Same;
-                let n = &self.nodes[node];
-                let excused = n.runs.is_some() || !n.clean || !undisturbed || !self.plan.calm || !remembers;
-                if !excused && self.is_registered(node) {
-                    self.fail(format!("n{node} was refused, and is registered still: {refusal}"));
-                }
-            }
-            (Asked::Release, Reply::Done) => self.nodes[node].recorded = None,
-            (Asked::Release, Reply::Refused(_)) => {
-                // The engine tries again after a second.
-                let life = self.nodes[node].life;
-                self.nodes[node].asked = Some((RequestId(0), Asked::Release));
-                self.at(self.now + 1_000 * MS, Event::ReleaseAgain { node, life });
-            }
-            (_, reply) => self.fail(format!("n{node} was answered beside the question: {reply:?}")),
-        }
-    }
-
-    fn fail(&mut self, what: String) {
-        let text = format!("seed {}: at {} ms: {what}; {:?}", self.plan.seed, self.now / MS, self.plan);
-        FAILED.with(|failed| failed.borrow_mut().get_or_insert(text).len());
-    }
-
     fn ask(&mut self, node: usize, asked: Asked) {
         self.next += 1;
         let id = RequestId(self.next);
@@ -420,178 +346,6 @@ impl World {
         self.feed(node, Input::Ask(id, request));
     }
 
-    fn is_registered(&self, node: usize) -> bool {
-        let registrations =
-            |device: &Device| device.registrations().iter().any(|r| r.nexus.initiator == node as u16 + 1);
-        self.devices.iter().any(registrations)
-    }
-
-    fn holder(&self, device: usize) -> Option<usize> {
-        let key = self.devices[device].reservation().held?.key?;
-        Some(usize::from(self.keyring.decode(key)?.node.get()) - 1)
-    }
-
-    /// What must hold at every moment.
-    fn check(&mut self) {
-        if let Some(holder) = self.holder(0) {
-            self.nodes[holder].had_arbiter = true;
-        }
-        for device in 0..self.plan.devices {
-            let held = self.holder(device);
-            if let (Some(before), None) = (std::mem::replace(&mut self.held[device], held), held) {
-                self.freed(device, before);
-            }
-        }
-        let Some((tenant, _)) = self.tenant.filter(|(tenant, _)| self.nodes[*tenant].runs.is_some()) else { return };
-        for other in (0..self.plan.nodes).filter(|other| *other != tenant) {
-            if self.nodes[other].runs.is_none() || self.nodes[other].excused {
-                continue;
-            }
-            for device in 0..self.plan.devices {
-                if self.nexuses(other).any(|nexus| self.devices[device].may_write(nexus)) {
-                    return self.fail(format!("n{tenant} has the claim, and n{other} still writes to disk{device}"));
-                }
-            }
-        }
-    }
-
-    /// A device that is free, or forgot whom it keeps out, lets everybody write, one that hangs since it was preempted too; no protocol
-    /// on the device can do anything about that. And the greatest epoch is not on it any more.
-    fn freed(&mut self, device: usize, before: usize) {
-        if device == 0 {
-            self.forget();
-        }
-        for (i, node) in self.nodes.iter_mut().enumerate() {
-            node.excused |= i != before;
-        }
-    }
-
-    /// Devices are given up with the arbiter last, where nothing goes wrong.
-    fn check_order(&mut self, node: usize) {
-        let releasing = matches!(self.nodes[node].asked, Some((_, Asked::Release)));
-        if releasing
-            && self.plan.calm
-            && self.holder(0) != Some(node)
-            && let Some(device) = (1..self.plan.devices).find(|device| self.holder(*device) == Some(node))
-        {
-            self.fail(format!("n{node} has given the arbiter up, and holds disk{device}"));
-        }
-    }
-
-    fn act(&mut self) {
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
-        let paused = self.nodes[node].paused_until > self.now;
-        let n = &self.nodes[node];
-        let (up, idle, runs) = (n.up && !paused, n.asked.is_none(), n.runs.is_some());
-        match self.rng.below(if self.faults { 110 } else { 76 }) {
-            0..40 if up && idle && !runs => self.ask(node, Asked::Take),
-            40..46 if up && idle && runs && !self.nodes[node].recalled => {
-                // All is stopped first: nothing that it wrote is under way any more.
-                // Its key goes with it; the epoch is announced.
-                self.forget();
-                self.nodes[node].released = self.nodes[node].runs.take().unwrap();
-                for (device, task) in std::mem::take(&mut self.nodes[node].writes) {
-                    self.devices[device].abort(task);
-                }
-                self.ask(node, Asked::Release);
-                if self.faults && self.acts && self.rng.below(3) == 0 {
-                    let (when, life) = (self.now + self.rng.below(40 * MS), self.nodes[node].life);
-                    self.at(when, Event::AgentDies { node, life });
-                }
-            }
-            46..49 if self.acts && n.up => self.reset(node),
-            49..66 if !n.up => self.boot(node),
-            66..69 if n.up && self.acts => self.agent_dies(node),
-            76..79 => {
-                self.nodes[node].paused_until = self.now + self.rng.below(9_000) * MS;
-                self.nodes[node].disturbed = self.nodes[node].paused_until;
-            }
-            79..83 => self.lose_path(node),
-            83 => {
-                let device = self.rng.below(self.plan.devices as u64) as usize;
-                self.devices[device].reset();
-                self.disturb_all(0);
-            }
-            84 if self.plan.power => self.lose_power(),
-            _ => {}
-        }
-        let when = self.now + self.rng.below(300 * MS);
-        self.at(when, Event::Act);
-    }
-
-    fn forget(&mut self) {
-        self.forgotten = self.greatest;
-        self.forgotten_at = self.now;
-    }
-
-    fn disturb_all(&mut self, more: u64) {
-        for node in &mut self.nodes {
-            node.disturbed = node.disturbed.max(self.now + more);
-        }
-    }
-
-    fn reset(&mut self, node: usize) {
-        self.say(|| format!("n{node} is reset"));
-        let n = &mut self.nodes[node];
-        n.up = false;
-        n.life += 1;
-        n.asked = None;
-        (n.runs, n.recorded, n.recalled) = (None, None, false);
-        n.disturbed = self.now;
-    }
-
-    fn boot(&mut self, node: usize) {
-        self.say(|| format!("n{node} boots"));
-        self.nodes[node].machine = self.machine(node);
-        self.nodes[node].up = true;
-        for nexus in self.nexuses(node) {
-            for device in &mut self.devices {
-                device.disconnect(nexus);
-            }
-        }
-        self.connect_all(node);
-        self.begin(node);
-    }
-
-    fn agent_dies(&mut self, node: usize) {
-        self.say(|| format!("the agent of n{node} dies"));
-        let n = &mut self.nodes[node];
-        n.life += 1;
-        n.asked = None;
-        n.recalled = n.recorded.is_some();
-        n.disturbed = self.now;
-        n.paused_until = 0;
-        self.nodes[node].machine = self.machine(node);
-        self.begin(node);
-        if self.nodes[node].recalled {
-            self.ask(node, Asked::Take);
-        }
-    }
-
-    fn lose_path(&mut self, node: usize) {
-        let device = self.rng.below(self.plan.devices as u64) as usize;
-        let port = 1 + self.rng.below(self.plan.ports.into()) as u16;
-        self.say(|| format!("n{node} loses path {port} to disk{device}"));
-        self.devices[device].disconnect(World::nexus(node, port));
-        let back = self.now + self.rng.below(6_000) * MS;
-        self.nodes[node].disturbed = back;
-        self.at(back, Event::Reconnect { node, device, port });
-        if self.rng.below(2) == 0 && self.nodes[node].up && self.nodes[node].paused_until <= self.now {
-            let names = (1..=self.plan.ports).filter(|p| *p != port).map(path).collect();
-            self.feed(node, Input::Paths(device, names));
-        }
-    }
-
-    fn lose_power(&mut self) {
-        let device = self.rng.below(self.plan.devices as u64) as usize;
-        self.say(|| format!("disk{device} loses power"));
-        self.devices[device].lose_power();
-        self.forget();
-        let back = self.now + self.rng.below(4_000) * MS;
-        self.disturb_all(back - self.now + LIMIT);
-        self.at(back, Event::PowerUp { device });
-    }
-
     fn step(&mut self) {
         let ((when, _), event) = self.events.pop_first().unwrap();
         self.now = when;
@@ -612,7 +366,7 @@ impl World {
                     let input = Input::Answered(
                         id,
                         answer.map(|reply| match reply {
-                            DeviceReply::Reservation(answer) => answer,
+                            Reply::Reservation(answer) => answer,
                             other => panic!("{other:?}"),
                         }),
                     );
@@ -763,22 +517,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    fn heal(&mut self) {
-        self.faults = false;
-        self.acts = false;
-        for device in 0..self.plan.devices {
-            self.devices[device].restore_power();
-        }
-        for node in 0..self.plan.nodes {
-            self.nodes[node].paused_until = 0;
-            if !self.nodes[node].up {
-                self.boot(node);
-            }
-            self.connect_all(node);
-            self.begin(node);
-        }
     }
 }
 
