@@ -318,7 +318,7 @@ fn apache_and_mariadb_by_their_agents_are_moved_and_taken_over() -> Result<()> {
                     Ocf(name: "files", agent: "Filesystem", params: {{"device": "{}", "directory": "{at}", "fstype": "ext4"}}),
                     Ocf(name: "vip", agent: "IPaddr2", params: {{"ip": "10.77.0.113", "cidr_netmask": 24, "nic": "eth0"}}),
                     Ocf(name: "mariadb", agent: "mysql", params: {{"binary": "/usr/sbin/mariadbd", "config": "{at}/my.cnf",
-                        "datadir": "{at}/data", "socket": "{at}/data/mariadb.sock", "pid": "{at}/data/mariadb.pid",
+                        "datadir": "{at}/data", "socket": "{at}/data/mariadb.sock", "pid": "/run/orders/mariadb.pid",
                         "log": "{at}/mariadb.log", "additional_parameters": "--bind-address=10.77.0.113"}}),
                 ])"#,
                 data.device()

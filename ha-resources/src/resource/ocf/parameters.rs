@@ -31,6 +31,22 @@ pub(crate) fn outdated(meta: &MetaData, given: &BTreeMap<String, String>) -> Vec
         .collect()
 }
 
+/// Which of them name a file for a pid that is still there after a loss of power, each a sentence. Agents believe that a program runs as soon as any
+/// program has the number in it: it is started nowhere, and found good.
+pub(crate) fn lasting_pid_files(given: &BTreeMap<String, String>) -> Vec<String> {
+    let gone_with_power = |path: &str| ["/run/", "/var/run/", "/dev/shm/"].iter().any(|place| path.starts_with(place));
+    let lasting =
+        given.iter().filter(|(name, path)| name.contains("pid") && path.starts_with('/') && !gone_with_power(path));
+    lasting
+        .map(|(name, path)| {
+            format!(
+                "its parameter `{name}` is {path:?}, which outlives a loss of power: the number in it may be another program's then, and the agent \
+                 would believe that its own runs"
+            )
+        })
+        .collect()
+}
+
 fn find<'a>(meta: &'a MetaData, name: &str) -> Option<&'a Parameter> {
     meta.parameters.iter().find(|parameter| parameter.name == name)
 }
@@ -170,5 +186,15 @@ mod tests {
         let old = given(&[("addr", "10.0.0.1")]);
         assert_eq!(mistakes(&agent(), &old), Vec::<String>::new());
         assert_eq!(outdated(&agent(), &old), ["its parameter `addr` is deprecated: use `ip`"]);
+    }
+
+    #[test]
+    fn a_pid_file_that_outlives_a_loss_of_power_is_named() {
+        let told = |path| lasting_pid_files(&given(&[("pid", path), ("datadir", "/srv/orders/data")]));
+        let lasting = told("/srv/orders/data/mariadb.pid");
+        assert!(lasting.len() == 1 && lasting[0].contains("`pid` is \"/srv/orders/data/mariadb.pid\""), "{lasting:?}");
+        for path in ["/run/orders/mariadb.pid", "/var/run/mysqld/mysqld.pid", "4711"] {
+            assert_eq!(told(path), Vec::<String>::new());
+        }
     }
 }
