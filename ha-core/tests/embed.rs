@@ -16,7 +16,8 @@ struct Started {
 
 impl Started {
     fn node(name: &str) -> Started {
-        let built = Command::new(env!("CARGO")).args(["build", "-q", "-p", "ha-core", "--example", "embed"]).status();
+        // With the workspace's features, as the test itself is built with all others: nothing is built for it alone.
+        let built = Command::new(env!("CARGO")).args(["build", "-q", "--workspace", "--example", "embed"]).status();
         assert!(built.is_ok_and(|status| status.success()), "the example builds");
         let mut program = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         program.pop();
