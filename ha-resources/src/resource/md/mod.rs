@@ -311,11 +311,13 @@ impl Resource for Md {
     async fn stop(&self, context: &Context) -> Result<(), Failed> {
         let deadline = Instant::now() + most_of(context.timeout);
         let environment = environment_of(context);
-        let mut why = None;
+        let mut why = None::<String>;
         loop {
             // Before it is looked whether anything is left: one that was given up may yet assemble.
             let stuck = self.stuck();
-            let array = match self.look(&environment, deadline).await? {
+            let seen = self.look(&environment, deadline).await;
+            // A look that had no more time left tells nothing; what stood in the way before it does.
+            let array = match seen.map_err(|failed| why.clone().map_or(failed, Failed))? {
                 Seen::Here(array) | Seen::Elsewhere(array) => array,
                 Seen::Nowhere | Seen::Taken(_) if stuck.is_ok() || Instant::now() + PAUSE >= deadline => return stuck,
                 Seen::Nowhere | Seen::Taken(_) => {

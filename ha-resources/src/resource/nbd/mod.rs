@@ -193,12 +193,14 @@ impl Nbd {
         if by(deadline, move || turns.next()).await.is_none() {
             return Err(Failed(format!("the kernel does not answer what was asked of {} before", self.spec.device)));
         }
-        let mut cut = None;
+        let (mut cut, mut in_the_way) = (None, None);
         loop {
             if matches!(self.place.look(&identity), Seen::Free | Seen::Strangers(_)) {
                 return Ok(());
             }
-            let done = self.detach(way, deadline).await;
+            let answer = self.detach(way, deadline).await;
+            // One that had no more time left tells nothing; what stood in the way before it does.
+            let done = answer.unwrap_or_else(|| Err(in_the_way.take().unwrap_or_else(|| self.silent())));
             if matches!(self.place.look(&identity), Seen::Free | Seen::Strangers(_)) {
                 return Ok(());
             }
@@ -221,6 +223,7 @@ impl Nbd {
             if now + PAUSE >= deadline {
                 return Err(self.still_there(done.err()));
             }
+            in_the_way = done.err();
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -234,7 +237,12 @@ impl Nbd {
         })
     }
 
-    async fn detach(&self, way: Way, deadline: Instant) -> Result<(), Failed> {
+    fn silent(&self) -> Failed {
+        Failed(format!("{} does not answer, or the kernel does not", self.spec.device))
+    }
+
+    /// `None`: it took too long.
+    async fn detach(&self, way: Way, deadline: Instant) -> Option<Result<(), Failed>> {
         let (device, place, turns) = (self.spec.device, self.place.clone(), self.turns.clone());
         let detached = by(deadline, move || {
             let turn = turns.next();
@@ -243,7 +251,7 @@ impl Nbd {
             drop(held);
             done.map_err(|e| Failed(format!("the kernel does not detach {device}: {e}")))
         });
-        detached.await.unwrap_or_else(|| Err(Failed(format!("{device} does not answer, or the kernel does not"))))
+        detached.await
     }
 
     async fn until_fault(&self, identity: &Identity) -> io::Result<String> {
