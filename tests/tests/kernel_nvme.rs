@@ -159,15 +159,16 @@ struct Holder<'a> {
 
 impl<'a> Holder<'a> {
     fn start(lab: &'a NvmeLab, node: &'a str, name: &str) -> Result<Holder<'a>> {
-        Holder::start_with(lab, node, name, "")
+        Holder::run(lab, node, name, None)
     }
 
     /// Goes on with the tenure of an earlier life.
     fn adopt(lab: &'a NvmeLab, node: &'a str, name: &str, epoch: u64) -> Result<Holder<'a>> {
-        Holder::start_with(lab, node, name, &epoch.to_string())
+        Holder::run(lab, node, name, Some(epoch))
     }
 
-    fn start_with(lab: &'a NvmeLab, node: &'a str, name: &str, adopt: &str) -> Result<Holder<'a>> {
+    fn run(lab: &'a NvmeLab, node: &'a str, name: &str, adopt: Option<u64>) -> Result<Holder<'a>> {
+        let adopt = adopt.map(|epoch| epoch.to_string()).unwrap_or_default();
         let log = format!("/run/{name}");
         let line = format!("lab-holder {} {node} {adopt} >{log} 2>&1 & echo $!", disk(node));
         Ok(Holder { lab, node, pid: lab.shell(&line)?.trim().to_owned(), log })

@@ -1,8 +1,8 @@
 //! A claim by reservation as production makes it, without an agent: the program `lab-holder`, which claims a disk and holds it.
 //!
-//! `lab-holder DISK NODE [EPOCH]`, which goes on with the tenure of that epoch if one is given, in a cluster of the nodes `alpha` and `beta` that never hear each other. It says each thing that happens in a line:
-//! `held EPOCH`, then `proven` each time that it is; or `refused WHY`, or `lost WHY`, and that is the end. After SIGTERM it gives the claim up
-//! and says `released`.
+//! `lab-holder DISK NODE [EPOCH]`, in a cluster of the nodes `alpha` and `beta` that never hear each other; where an epoch is given it goes on with
+//! that tenure. It says each thing that happens in a line: `held EPOCH`, then `proven` each time that it is; or `refused WHY`, or `lost WHY`, and
+//! that is the end. After SIGTERM it gives the claim up and says `released`.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -244,14 +244,14 @@ impl Nbd {
     /// `None`: it took too long.
     async fn detach(&self, way: Way, deadline: Instant) -> Option<Result<(), Failed>> {
         let (device, place, turns) = (self.spec.device, self.place.clone(), self.turns.clone());
-        let detached = by(deadline, move || {
+        by(deadline, move || {
             let turn = turns.next();
             let held = if way == Way::Orderly { hold(device, &place)? } else { None };
             let done = turn.act(|| kernel::disconnect(device.0)).unwrap_or(Ok(()));
             drop(held);
             done.map_err(|e| Failed(format!("the kernel does not detach {device}: {e}")))
-        });
-        detached.await
+        })
+        .await
     }
 
     async fn until_fault(&self, identity: &Identity) -> io::Result<String> {

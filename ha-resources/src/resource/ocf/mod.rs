@@ -294,9 +294,9 @@ impl Ocf {
             .into_iter()
             .map(|what| Advice::warning(what, None))
             .collect();
-        let in_run = "a file in /run, in a folder of its own".to_owned();
+        let in_run = || Some("a file in /run, in a folder of its own".to_owned());
         let lasting = parameters::lasting_pid_files(&self.spec.params).into_iter();
-        advice.extend(lasting.map(|what| Advice::warning(what, Some(in_run.clone()))));
+        advice.extend(lasting.map(|what| Advice::warning(what, in_run())));
         if meta.is_deprecated {
             advice.push(Advice::warning(format!("{} is deprecated by its authors", self.spec.agent), None));
         }
