@@ -197,7 +197,7 @@ impl Guest {
 
     /// Runs a line of shell in it to its end, and returns what it wrote to standard output. Failure is an error.
     pub fn shell(&self, line: &str) -> Result<String> {
-        self.run("/bin/sh", &["-c", line])?.good().to(format!("run `{line}` on {}", self.name))
+        self.run("/bin/sh", &["-c", line])?.good()
     }
 
     /// Starts a program in it.

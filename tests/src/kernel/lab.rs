@@ -271,11 +271,8 @@ impl KernelLab {
 }
 
 impl Drop for KernelLab {
-    /// Shows what the guests said when a test fails.
+    /// Tells what the guests said. Of a test that passes nobody sees it; one that fails may panic, or return an error.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
         for guest in self.nodes.iter().chain([&self.target]) {
             let text = guest.console() + &guest.log("power");
             let from = text.char_indices().rev().nth(6000).map_or(0, |(at, _)| at);

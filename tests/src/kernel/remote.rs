@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use nix::unistd::gethostname;
 use serde::{Deserialize, Serialize};
 
 use super::initiator;
@@ -26,6 +27,8 @@ pub struct Asked {
 /// How it ended, and what it wrote.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ended {
+    /// What was run, and on which node.
+    pub what: String,
     /// Its exit status; 128 and the number of the signal that ended it; 127 if it could not be started.
     pub status: i32,
     /// What it wrote to its standard output.
@@ -40,7 +43,8 @@ impl Ended {
         if self.status == 0 {
             return Ok(self.output);
         }
-        Err(Trouble::new(format!("status {}: {} {}", self.status, self.errors.trim(), self.output.trim())))
+        let Ended { what, status, output, errors } = self;
+        Err(Trouble::new(format!("{what}: status {status}: {} {}", errors.trim(), output.trim())))
     }
 }
 
@@ -67,15 +71,16 @@ pub fn listen(address: &str) -> Result<()> {
 fn answer(stream: TcpStream) -> Result<()> {
     let asked: Asked = receive(&stream)?;
     let done = Command::new(&asked.program).args(&asked.arguments).stdin(Stdio::null()).output();
+    let node = gethostname().to("ask for the host's name")?;
+    let what = format!("{} {} on {}", asked.program, asked.arguments.join(" "), node.to_string_lossy());
     let ended = match done {
         Ok(output) => Ended {
+            what,
             status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or_default()),
             output: String::from_utf8_lossy(&output.stdout).into_owned(),
             errors: String::from_utf8_lossy(&output.stderr).into_owned(),
         },
-        Err(error) => {
-            Ended { status: 127, output: String::new(), errors: format!("could not run {}: {error}", asked.program) }
-        }
+        Err(error) => Ended { what, status: 127, output: String::new(), errors: format!("could not be run: {error}") },
     };
     send(&stream, &ended)
 }
