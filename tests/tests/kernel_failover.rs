@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use ha_tests::kernel::by_hand::{key_of_both_paths, reservation};
+use ha_tests::kernel::by_hand::{key_of_both_paths, read_without_a_pause, reservation};
 use ha_tests::kernel::cluster::{LEDGER, MOUNTED};
 use ha_tests::kernel::{
     ClaimKind, Fault, Guest, KernelCluster, KernelLab, Network, Paths, Persistence, disk_link, spec, unwritten,
@@ -302,5 +302,19 @@ fn what_a_bystander_has_read_is_not_taken_for_what_is_on_the_disk() -> Result<()
         bystander.shell(&format!("grep new {MOUNTED}/{}/file", holder.name()))?;
     }
     assert_eq!(cluster.judge(client)?, ["alpha", "beta", "alpha"]);
+    Ok(())
+}
+
+/// L1, of a node that reads the disk all the time: with the holder's commands the target would abort its reads, and hang.
+#[test]
+fn a_bystander_that_reads_the_disk_all_the_time_takes_over() -> Result<()> {
+    let cluster = KernelCluster::with_ledger(KernelLab::with_nodes(&["alpha", "beta"]), ClaimKind::Reservation)?;
+    let client = cluster.ledger_client()?;
+    client.until_served_by("alpha");
+    read_without_a_pause(cluster.lab().node("beta"))?;
+    cluster.lab().node("alpha").power_off()?;
+    client.until_served_by("beta");
+    KernelCluster::tell("power loss, beside reads of the next in rank", &client);
+    assert_eq!(cluster.judge(client)?, ["alpha", "beta"]);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use ha_core::claim::reservation::device::Key;
 use ha_core::claim::reservation::{ClusterKey, Keyring, Role};
 use ha_core::name::{ClusterName, Epoch, NodeName};
-use ha_tests::kernel::by_hand::{key_of_both_paths, reservation};
+use ha_tests::kernel::by_hand::{key_of_both_paths, read_without_a_pause, reservation};
 use ha_tests::kernel::stamp::Written;
 use ha_tests::kernel::{Guest, KernelLab, Network, Paths, disk_link};
 use ha_tests::{Result, Trouble, eventually, program};
@@ -30,10 +30,32 @@ fn both_paths_of_a_multipath_disk_are_registered_and_preempted() -> Result<()> {
     }
 
     disk(beta, &["register-ignoring", "0xb"])?;
-    disk(beta, &["preempt-and-abort", "0xb", "0xa"])?;
+    cut_off(beta, "0xb", "0xa");
     registered_on_both_paths(beta, 'b');
     assert_eq!(write(beta)?.error, None);
     assert_eq!(write(alpha)?, Written { acknowledged: 0, error: Some(Errno::EBADE as i32) });
+    Ok(())
+}
+
+/// With the holder's commands the target of Linux aborts everybody's, and waits for ever for one that came on the path of the preemption: it is not
+/// asked to beside this node's own reads.
+#[test]
+fn who_reads_a_disk_all_the_time_cuts_its_holder_off_without_an_abort() -> Result<()> {
+    let lab = KernelLab::with_nodes(&["alpha", "beta"]).boot()?;
+    let (alpha, beta) = (lab.node("alpha"), lab.node("beta"));
+    disk(alpha, &["register-ignoring", "0xa"])?;
+    disk(alpha, &["reserve", "0xa"])?;
+    read_without_a_pause(beta)?;
+    disk(beta, &["register-ignoring", "0xb"])?;
+    let refused = reservation(beta, None, &["preempt-and-abort", "0xb", "0xa"])?.output;
+    assert!(refused.contains("sda: this node reads or writes on the path all the time"), "{refused}");
+    disk(beta, &["preempt", "0xb", "0xa"])?;
+    assert!(disk(beta, &["show"])?.contains("reserved by 0x000000000000000b"));
+
+    // A node that does not read may have others' reads aborted, which their kernel begins anew.
+    disk(alpha, &["register-ignoring", "0xa"])?;
+    cut_off(alpha, "0xa", "0xb");
+    assert!(disk(beta, &["show"])?.contains("reserved by 0x000000000000000a"));
     Ok(())
 }
 
@@ -157,6 +179,11 @@ fn write(node: &Guest) -> Result<Written> {
     let stamper = program("lab-stamp")?;
     let said = node.run(&stamper.to_string_lossy(), &["write", &disk_link(0), node.name(), "64", "2"])?.good()?;
     serde_json::from_str(&said).map_err(|error| Trouble::new(format!("{error}: {said}")))
+}
+
+/// Preempts a holder and aborts its commands, as soon as nothing is under way on the path, such as a scan of udev's.
+fn cut_off(node: &Guest, key: &str, victim: &str) {
+    eventually("the holder is cut off", || disk(node, &["preempt-and-abort", key, victim]));
 }
 
 /// Runs the example program on the shared disk.

@@ -91,11 +91,11 @@ async fn follow(disk: &Path, limit: Duration, steps: Vec<Step>) -> Result<Report
     Ok(Report { identity: disk.identity().to_string(), findings, answers, threads: threads()? })
 }
 
-/// What happened earlier is told first, and consumes the command.
+/// What happened earlier is told first, and consumes the command; and some are not sent while a scan of udev's is under way.
 async fn send(disk: &Disk, path: &PathName, command: Command) -> (String, std::result::Result<Answer, Failure>) {
     let mut answer = disk.send(path, command).await;
     for _ in 0..5 {
-        if !matches!(answer, Err(Failure::UnitAttention(_))) {
+        if !matches!(answer, Err(Failure::UnitAttention(_) | Failure::OwnTraffic)) {
             break;
         }
         answer = disk.send(path, command).await;

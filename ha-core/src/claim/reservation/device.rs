@@ -330,6 +330,9 @@ pub enum Failure {
     /// The path failed. Whether the command was carried out is unknown.
     #[error("the path to the device failed")]
     Transport,
+    /// Not sent: this node reads or writes on this path without a pause, and beside that a preemption that aborts can hang the target.
+    #[error("this node reads or writes on the path all the time, beside which nothing can be aborted safely")]
+    OwnTraffic,
 }
 
 /// Something that happened to a nexus without its doing, and of which the device tells it by its next command.

@@ -111,6 +111,8 @@ pub(super) struct Lane {
     /// What the device can do, as far as it was found out.
     pub(super) power_loss: PowerLoss,
     pub(super) queued: Queued,
+    /// Nothing is aborted for this goal, because of this node's own traffic.
+    pub(super) own_traffic: bool,
     /// What was last complained of, for people.
     pub(super) trouble: Option<String>,
 }
@@ -131,6 +133,7 @@ impl Lane {
             audited: None,
             power_loss: PowerLoss::Keeps,
             queued: Queued::Aborted,
+            own_traffic: false,
             trouble: None,
         }
     }
@@ -140,6 +143,9 @@ impl Lane {
         self.goal = goal;
         self.steps = 0;
         self.audited = None;
+        if std::mem::take(&mut self.own_traffic) {
+            self.queued = Queued::Aborted;
+        }
         self.look_anew();
         for path in &mut self.paths {
             path.rest();
@@ -368,8 +374,11 @@ impl Lane {
                 }
                 Some(*new)
             }
-            Command::Preempt { queued: Queued::Aborted, .. } if result == Err(Failure::NotSupported) => {
+            Command::Preempt { queued: Queued::Aborted, .. }
+                if matches!(result, Err(Failure::NotSupported | Failure::OwnTraffic)) =>
+            {
                 self.queued = Queued::Stay;
+                self.own_traffic = result == Err(Failure::OwnTraffic);
                 None
             }
             _ => None,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::device::{
-    Answer, Command, Failure, Held, Key, Keys, PathName, Ports, PowerLoss, Reservation, ReservationType, UnitAttention,
+    Answer, Command, Failure, Held, Key, Keys, PathName, Ports, PowerLoss, Queued, Reservation, ReservationType,
+    UnitAttention,
 };
 use super::give_up::GiveUp;
 use super::hold::Hold;
@@ -226,4 +227,38 @@ fn a_holder_that_is_about_to_come_back_is_waited_for() {
     assert_eq!(waits, Step::Wait(Time(5) + common.timing.blank_wait()));
     let (takes, _) = free(PowerLoss::Keeps);
     assert!(matches!(takes, Step::Send(0, Command::Register { .. } | Command::Reserve { .. })), "{takes:?}");
+}
+
+/// A preemption that aborts can hang a target beside this node's own reads. It is not sent then, and what the victim has under way is waited for.
+#[test]
+fn what_cannot_be_aborted_beside_own_traffic_is_waited_for() {
+    let (common, mut lane, victim, challenger) = challenging();
+    let (mut now, mut preemptions) = (Time(9), Vec::new());
+    let held = Some(Held { key: Some(victim), kind: common.kind });
+    while preemptions.len() < 2 {
+        let (path, command) = match lane.plan_take(&common, now) {
+            Step::Wait(until) => {
+                now = until;
+                continue;
+            }
+            Step::Again => continue,
+            Step::Send(path, command) => (path, command),
+            end @ Step::End(_) => panic!("{end:?}"),
+        };
+        let result = match &command {
+            Command::ReadKeys => Ok(Answer::Keys(Keys { generation: 7, keys: vec![victim, challenger] })),
+            Command::ReadReservation => Ok(Answer::Reservation(Reservation { generation: 7, held })),
+            Command::Preempt { queued, .. } => {
+                preemptions.push(*queued);
+                if *queued == Queued::Aborted { Err(Failure::OwnTraffic) } else { Ok(Answer::Done) }
+            }
+            other => panic!("{other:?}"),
+        };
+        lane.sent(CommandId(1), path, command, now).unwrap();
+        assert!(lane.answered(CommandId(1), result, &common, now));
+    }
+    assert_eq!(preemptions, [Queued::Aborted, Queued::Stay]);
+    assert!(matches!(&lane.goal, Goal::Take(take) if take.settle == Some(now + lane.limit)));
+    lane.set_goal(Goal::Nothing);
+    assert_eq!(lane.queued, Queued::Aborted, "another time the path may be quiet");
 }

@@ -79,9 +79,10 @@ impl Machine {
                 audited,
                 power_loss,
                 queued,
+                own_traffic,
                 trouble: _,
             } = lane;
-            let known = (keys, reservation, seen_at, steps, wake, audited, power_loss, queued);
+            let known = (keys, reservation, seen_at, steps, wake, audited, power_loss, queued, own_traffic);
             let _ = write!(text, "{paths:?}{goal:?}{pending:?}{known:?}");
         }
         text

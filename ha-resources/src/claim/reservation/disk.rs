@@ -9,11 +9,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use ha_core::claim::reservation::device::{Answer, Command, Failure, PathName, Registrations, ReservationDevice};
+use ha_core::claim::reservation::device::{
+    Answer, Command, Failure, Key, PathName, Queued, Registrations, ReservationDevice,
+};
 use nix::libc::{EBUSY, O_EXCL};
 use tokio::sync::watch;
 
@@ -100,6 +102,8 @@ pub struct Disk {
     registrar: Arc<Registrar>,
     limit: Duration,
     paths: watch::Receiver<Paths>,
+    /// Who held the reservation when it was last read.
+    holder: Mutex<Option<Key>>,
     /// Closed when this is dropped; then the thread that looks after the paths ends.
     _stop: OwnedFd,
 }
@@ -136,7 +140,8 @@ impl Disk {
         let watch = move || watcher.run(&Events::new(stop.into()), &tell);
         std::thread::Builder::new().name("ha-disk-paths".to_owned()).spawn(watch).map_err(no_thread)?;
         let name = path.display().to_string();
-        Ok(Disk { name, path, identity, unstable_name, kept_open, registrar, limit, paths, _stop: end.into() })
+        let holder = Mutex::default();
+        Ok(Disk { name, path, identity, unstable_name, kept_open, registrar, limit, paths, holder, _stop: end.into() })
     }
 
     /// What was opened.
@@ -179,6 +184,16 @@ impl Disk {
         self.paths.borrow().iter().find(|one| one.name == *name).cloned()
     }
 
+    /// Whether a target may abort other commands by this one than those of the victim, which it does when the victim holds the reservation.
+    fn aborts_everybody(&self, command: &Command) -> bool {
+        let Command::Preempt { victim, queued: Queued::Aborted, .. } = command else { return false };
+        self.holder().is_none_or(|holder| *victim == Some(holder))
+    }
+
+    fn holder(&self) -> MutexGuard<'_, Option<Key>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What stands in nobody's way now, and may later.
     pub fn findings(&self) -> Vec<Finding> {
         self.unstable_name.iter().chain(&self.kept_open).cloned().chain(self.registrar.finding()).collect()
@@ -217,7 +232,14 @@ impl ReservationDevice for Disk {
 
     async fn send(&self, path: &PathName, command: Command) -> Result<Answer, Failure> {
         let Some(path) = self.path_named(path) else { return Err(Failure::Transport) };
-        let answer = path.send(command).await;
+        let answer = if self.aborts_everybody(&command) {
+            path.send_when_quiet(command).await
+        } else {
+            path.send(command).await
+        };
+        if let Ok(Answer::Reservation(reservation)) = &answer {
+            *self.holder() = reservation.held.and_then(|held| held.key);
+        }
         if answer.is_ok()
             && let Command::Register { new, power_loss, .. } | Command::RegisterIgnoring { new, power_loss, .. } =
                 command

@@ -13,6 +13,7 @@ use nix::libc::{major, minor};
 use super::error::{Listed, OpenError};
 use super::initiator;
 use super::path::{Candidate, Generic};
+use super::traffic::Traffic;
 
 /// Where the system shows its devices; elsewhere in tests.
 #[derive(Clone, Debug)]
@@ -187,7 +188,8 @@ impl System {
         };
         let generic = (driver == Driver::Scsi).then(|| self.generic(&node.name)).flatten();
         let initiator = (driver == Driver::Scsi).then(|| initiator::port(&self.sys, &node.name)).flatten();
-        Candidate { node, driver, file, generic, initiator, kernels_designator }
+        let traffic = (driver != Driver::Nvme).then(|| Traffic::of(&self.sys.join("block").join(&node.name)));
+        Candidate { node, driver, file, generic, initiator, kernels_designator, traffic }
     }
 
     /// The character device of a SCSI disk; none where the kernel has no module `sg`.

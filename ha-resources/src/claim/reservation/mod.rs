@@ -16,6 +16,7 @@ mod path;
 pub mod scsi;
 mod sg;
 mod spec;
+mod traffic;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -18,6 +18,7 @@ use super::look::{Driver, Node};
 use super::nvme::NvmeDevice;
 use super::scsi::{self, Designator};
 use super::sg::SgDevice;
+use super::traffic::Traffic;
 use crate::claim::device_thread::{DeviceThread, Unanswered};
 
 /// A nexus has no more kinds of things to be told of than this when it is new; each consumes a command.
@@ -30,6 +31,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug)]
 enum Job {
     Command(Command),
+    /// One that may hang the target beside this node's own traffic on the path.
+    WhenQuiet(Command),
     /// See [`scsi::registrations`].
     Registrations,
     /// See [`scsi::rewrite`].
@@ -75,6 +78,8 @@ pub(super) struct Candidate {
     pub(super) initiator: Option<InitiatorPort>,
     /// What the kernel says of who the disk is; none if the disk is to be asked.
     pub(super) kernels_designator: Option<String>,
+    /// What this node reads and writes on it; none where that hangs no target (NVMe).
+    pub(super) traffic: Option<Traffic>,
 }
 
 /// A SCSI disk as a character device (`/dev/sg0`): it carries commands and remembers nothing of what is read.
@@ -128,7 +133,11 @@ impl Opening {
             let (mut link, seen) = Link::open(&candidate, limit)?;
             let carry_out = move |job| {
                 while_busy(limit, || match job {
-                    Job::Command(command) => link.carry_out(command).map(Said::Answer),
+                    Job::WhenQuiet(command) if !is_quiet(&candidate, limit) => {
+                        tracing::warn!(path = %candidate.node.name, ?command, "not sent: {}", Failure::OwnTraffic);
+                        Err(Failure::OwnTraffic)
+                    }
+                    Job::Command(command) | Job::WhenQuiet(command) => link.carry_out(command).map(Said::Answer),
                     Job::Registrations => link.registrations(candidate.initiator.clone()).map(Said::Registrations),
                     Job::Rewrite => link.rewrite().map(|()| Said::Answer(Answer::Done)),
                 })
@@ -154,7 +163,16 @@ impl Opening {
 impl DevicePath {
     /// As [`send`](ha_core::claim::reservation::device::ReservationDevice::send).
     pub(super) async fn send(&self, command: Command) -> Result<Answer, Failure> {
-        match self.ask(Job::Command(command)).await? {
+        self.answer(Job::Command(command)).await
+    }
+
+    /// The same for a command that hangs targets beside this node's own traffic on the path: [`Failure::OwnTraffic`] unless it is quiet.
+    pub(super) async fn send_when_quiet(&self, command: Command) -> Result<Answer, Failure> {
+        self.answer(Job::WhenQuiet(command)).await
+    }
+
+    async fn answer(&self, job: Job) -> Result<Answer, Failure> {
+        match self.ask(job).await? {
             Said::Answer(answer) => Ok(answer),
             Said::Registrations(_) => Err(Failure::Transport),
         }
@@ -179,6 +197,10 @@ impl DevicePath {
             Unanswered::Ever => Err(Failure::Transport),
         })
     }
+}
+
+fn is_quiet(candidate: &Candidate, limit: Duration) -> bool {
+    candidate.traffic.as_ref().is_none_or(|traffic| traffic.falls_quiet(limit))
 }
 
 /// Asks again, within `limit`, for as long as the device is busy: it has carried nothing out then.
