@@ -3,6 +3,7 @@
 use ha_core::claim::reservation::device::{
     Answer, Command, Failure, Held, Key, Keys, Ports, PowerLoss, Queued, Reservation, ReservationType,
 };
+use ha_tests::kernel::by_hand::read_without_a_pause;
 use ha_tests::kernel::device::{Report, Step};
 use ha_tests::kernel::{Guest, KernelLab, Paths, Running, disk_link};
 use ha_tests::{Result, Trouble, eventually, program};
@@ -170,5 +171,23 @@ fn each_path_is_registered_for_itself_and_one_that_appears_before_it_is_used() -
     assert!(keys[1].len() == 2 && keys[1].contains(&A) && keys[1].contains(&B), "{report:?}");
     assert_eq!(keys[2], [B, B], "{report:?}");
     assert_eq!(report.findings, Vec::<String>::new());
+    Ok(())
+}
+
+/// Beside its own traffic nobody's commands are aborted but a challenger's, who has none: the holder defends itself at once.
+#[test]
+fn a_holder_that_reads_all_the_time_strikes_a_challenger_out() -> Result<()> {
+    let lab = KernelLab::with_nodes(&["alpha", "beta"]).boot()?;
+    let (alpha, beta) = (lab.node("alpha"), lab.node("beta"));
+    run(alpha, &[Step::First(register(A)), Step::First(Command::Reserve { key: A, kind: RO })])?;
+    read_without_a_pause(alpha)?;
+    let strike_out = Command::Preempt { key: A, victim: Some(B), kind: RO, queued: Queued::Aborted };
+    for _ in 0..5 {
+        run(beta, &[Step::First(register(B))])?;
+        let steps = [Command::ReadReservation, strike_out, Command::ReadKeys].map(Step::First);
+        let report = run(alpha, &steps)?;
+        assert_eq!(told(&report)[1], Ok(Answer::Done));
+        assert_eq!(last_keys(&report), [A]);
+    }
     Ok(())
 }
