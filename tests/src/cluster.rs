@@ -234,6 +234,7 @@ impl Cluster {
         let cluster = Cluster::new(Lab::with_nodes(nodes), networks, &[(name, served(name, nodes)?)])?;
         cluster.start()?;
         cluster.until_placed(name, nodes[0]);
+        cluster.lab.witness().until_served_by(name, &nodes[..1]);
         Ok(cluster)
     }
 

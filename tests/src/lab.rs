@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use crate::boot::Machine;
 use crate::client::Client;
 use crate::node::{Node, connect};
-use crate::run::{Files, Run, cgroup_root};
+use crate::run::{Run, cgroup_root};
 use crate::storage::DiskPath;
 use crate::trouble::{Result, Trouble, While as _};
 use crate::wire::{Conditions, Port, Switch};
@@ -26,7 +26,6 @@ pub struct Builder {
     state_bytes: u64,
     disk_bytes: u64,
     seed: u64,
-    files: Files,
     agent: Vec<String>,
 }
 
@@ -59,13 +58,6 @@ impl Builder {
         self
     }
 
-    /// Where the laboratory's own files are. Default: wherever `/run` is.
-    #[must_use]
-    pub fn files(mut self, files: Files) -> Self {
-        self.files = files;
-        self
-    }
-
     /// The command of the agent, the same on every node but for `{node}`, which becomes the node's name.
     #[must_use]
     pub fn agent(mut self, command: &[&str]) -> Self {
@@ -75,7 +67,7 @@ impl Builder {
 
     /// Builds it, with every node turned on and no agent started.
     pub fn build(self) -> Result<Lab> {
-        let run = Run::with(self.files)?;
+        let run = Run::in_memory()?;
         let switches: Vec<Arc<Switch>> =
             (0..self.networks).map(|network| Arc::new(Switch::new(self.seed ^ (network as u64) << 32))).collect();
         let disk = run.dir.join("disk");
@@ -146,7 +138,6 @@ impl Lab {
             state_bytes: 16 << 20,
             disk_bytes: 64 << 20,
             seed: 1,
-            files: Files::OnRun,
             agent: Vec::new(),
         }
     }

@@ -50,7 +50,6 @@ pub use lab::{Builder, Lab, program};
 pub use load::{Load, Work};
 pub use needs::need;
 pub use node::{Node, Spare};
-pub use run::Files;
 pub use trouble::{Result, Trouble};
 pub use volume::Volume;
 pub use wait::{eventually, patience};

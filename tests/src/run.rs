@@ -15,15 +15,6 @@ pub(crate) const HOME: &str = "/run/ha-lab";
 /// What the names of their network namespaces and control groups begin with.
 pub(crate) const PREFIX: &str = "ha-lab-";
 
-/// Where the files of a laboratory are: its disk, and all that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Files {
-    /// Wherever `/run` is.
-    OnRun,
-    /// In memory of their own: what else is written on this machine does not slow what stands for hardware.
-    InMemory,
-}
-
 /// One laboratory's name and folder; the lock beside it says that it lives.
 pub(crate) struct Run {
     pub(crate) id: String,
@@ -32,11 +23,18 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new() -> Result<Self> {
-        Run::with(Files::OnRun)
+    /// With its folder in memory of its own: what else is written on this machine does not slow what stands for hardware.
+    pub(crate) fn in_memory() -> Result<Self> {
+        let mut run = Run::new()?;
+        run.dir.push("memory");
+        fs::create_dir(&run.dir).to(format!("create {}", run.dir.display()))?;
+        mount(Some("ha-lab"), &run.dir, Some("tmpfs"), MsFlags::empty(), Some("size=1g,mode=755"))
+            .to("mount memory for the laboratory")?;
+        Ok(run)
     }
 
-    pub(crate) fn with(files: Files) -> Result<Self> {
+    /// With its folder wherever `/run` is.
+    pub(crate) fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             return Err(Trouble::new("this test NEEDS ROOT (namespaces, loop devices): it was NOT RUN"));
@@ -48,14 +46,7 @@ impl Run {
         let file = File::create(dir.join("alive")).to("create the laboratory's lock")?;
         let alive = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, error)| Trouble::new(format!("could not lock {}: {error}", dir.display())))?;
-        let mut run = Run { id, dir, _alive: alive };
-        if files == Files::InMemory {
-            run.dir.push("memory");
-            fs::create_dir(&run.dir).to(format!("create {}", run.dir.display()))?;
-            mount(Some("ha-lab"), &run.dir, Some("tmpfs"), MsFlags::empty(), Some("size=1g,mode=755"))
-                .to("mount memory for the laboratory")?;
-        }
-        Ok(run)
+        Ok(Run { id, dir, _alive: alive })
     }
 
     /// The name of a network namespace or control group of this laboratory.

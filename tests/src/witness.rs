@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::trouble::{Result, Trouble, While as _};
+use crate::wait::eventually;
 
 /// What an instance of a service says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,19 @@ impl Witness {
     /// The last line of a hierarchy, if it ever ran.
     pub fn last(&self, hierarchy: &str) -> Result<Option<Line>> {
         Ok(self.lines()?.into_iter().rfind(|line| line.hierarchy == hierarchy))
+    }
+
+    /// Waits until the log shows what is wanted. An agent tells of a service as soon as it has started it, and the service of itself a moment later.
+    pub fn until(&self, what: &str, wanted: impl Fn(&Verdict) -> bool) {
+        eventually(what, || {
+            let verdict = self.check().map_err(|trouble| trouble.to_string())?;
+            if wanted(&verdict) { Ok(()) } else { Err(format!("{verdict:?}")) }
+        });
+    }
+
+    /// Waits until a hierarchy was served by these nodes in this order, each in one tenure, and by no other.
+    pub fn until_served_by(&self, hierarchy: &str, nodes: &[&str]) {
+        self.until(&format!("{hierarchy} was served by {nodes:?}"), |verdict| verdict.nodes_of(hierarchy) == nodes);
     }
 
     /// Judges the whole log: see [`judge`].

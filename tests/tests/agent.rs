@@ -66,6 +66,7 @@ fn a_service_that_crashes_is_restarted_in_place() -> Result<()> {
     let cluster = Cluster::new(Lab::with_nodes(&nodes), 1, &[("web", unasked)])?;
     cluster.start()?;
     cluster.until_placed("web", "alpha");
+    cluster.lab().witness().until_served_by("web", &["alpha"]);
     let killed = SystemTime::now();
     assert_eq!(cluster.node("alpha").kill_program("lab-service")?, 1);
     eventually("a second instance has started", || {

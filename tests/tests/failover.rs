@@ -34,8 +34,8 @@ fn the_last_node_standing_serves() -> Result<()> {
     cluster.node("alpha").power_off()?;
     cluster.node("beta").power_off()?;
     cluster.until_placed("web", "gamma");
-    let verdict = cluster.lab().witness().check()?;
-    assert_eq!(verdict.nodes_of("web").last(), Some(&"gamma"));
+    let witness = cluster.lab().witness();
+    witness.until("web is served by gamma", |verdict| verdict.nodes_of("web").last() == Some(&"gamma"));
     Ok(())
 }
 
@@ -75,8 +75,7 @@ fn one_node_alone_starts_after_a_power_cut_of_all() -> Result<()> {
     }
     cluster.node("gamma").power_on()?;
     cluster.until_placed("web", "gamma");
-    let verdict = cluster.lab().witness().check()?;
-    assert_eq!(verdict.nodes_of("web"), ["alpha", "gamma"]);
+    cluster.lab().witness().until_served_by("web", &["alpha", "gamma"]);
     Ok(())
 }
 
@@ -174,6 +173,7 @@ fn what_a_drained_node_served_is_taken_at_the_first_ask() -> Result<()> {
     let cluster = Cluster::with_leases(Lab::with_nodes(&nodes), 1, &hierarchies, Lease::Long)?;
     cluster.start()?;
     hierarchies.iter().for_each(|(name, _)| cluster.until_placed(name, "alpha"));
+    hierarchies.iter().for_each(|(name, _)| cluster.lab().witness().until_served_by(name, &["alpha"]));
 
     cluster.node("alpha").abandon_agent()?;
     cluster.ha(cluster.node("alpha"), &["stop", "--drain"])?;
@@ -183,8 +183,7 @@ fn what_a_drained_node_served_is_taken_at_the_first_ask() -> Result<()> {
         assert_eq!(about_the_claim(&cluster, "beta", name)?, ["claim-asked", "claim-won"], "{name}");
     }
     cluster.until_heard("beta", "alpha", "left");
-    let verdict = cluster.lab().witness().check()?;
-    assert!(hierarchies.iter().all(|(name, _)| verdict.nodes_of(name) == ["alpha", "beta"]), "{verdict:?}");
+    hierarchies.iter().for_each(|(name, _)| cluster.lab().witness().until_served_by(name, &["alpha", "beta"]));
     Ok(())
 }
 
@@ -201,7 +200,7 @@ fn what_a_node_gave_up_when_it_left_is_taken_at_the_first_ask() -> Result<()> {
 
     cluster.until_placed("web", "beta");
     assert_eq!(about_the_claim(&cluster, "beta", "web")?, ["claim-asked", "claim-won"]);
-    assert_eq!(cluster.lab().witness().check()?.nodes_of("web"), ["alpha", "beta"]);
+    cluster.lab().witness().until_served_by("web", &["alpha", "beta"]);
     Ok(())
 }
 
@@ -223,8 +222,7 @@ fn what_a_node_held_before_a_new_boot_is_taken_as_soon_as_that_is_seen() -> Resu
     let seen = events.iter().position(|event| event.line.contains("shows a new boot"));
     let won = events.iter().rposition(|event| event.kind() == "claim-won" && event.hierarchy() == Some("web"));
     assert!(seen.is_some() && seen < won, "{events:?}");
-    let verdict = cluster.lab().witness().check()?;
-    assert_eq!(verdict.nodes_of("web"), ["alpha", "beta"]);
+    cluster.lab().witness().until_served_by("web", &["alpha", "beta"]);
     Ok(())
 }
 
@@ -236,13 +234,12 @@ fn a_node_takes_what_it_held_before_a_new_boot_at_the_first_ask() -> Result<()> 
     let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta"]), 1, &web, Lease::Long)?;
     cluster.start()?;
     cluster.until_placed("web", "alpha");
+    cluster.lab().witness().until_served_by("web", &["alpha"]);
     cluster.node("alpha").power_off()?;
     cluster.node("alpha").power_on()?;
     cluster.until_placed("web", "alpha");
     assert_eq!(about_the_claim(&cluster, "alpha", "web")?, ["claim-asked", "claim-won"]);
-    let verdict = cluster.lab().witness().check()?;
-    assert_eq!(verdict.of("web").len(), 2);
-    assert_eq!(verdict.nodes_of("web"), ["alpha", "alpha"]);
+    cluster.lab().witness().until_served_by("web", &["alpha", "alpha"]);
     Ok(())
 }
 
@@ -251,6 +248,7 @@ fn serving_with_long_leases(nodes: &[&str]) -> Result<Cluster> {
     let cluster = Cluster::with_leases(Lab::with_nodes(nodes), 1, &[("web", served("web", nodes)?)], Lease::Long)?;
     cluster.start()?;
     cluster.until_placed("web", nodes[0]);
+    cluster.lab().witness().until_served_by("web", &nodes[..1]);
     Ok(cluster)
 }
 

@@ -296,11 +296,8 @@ fn a_full_state_folder_takes_nothing_more_until_it_is_emptied() -> Result<()> {
 fn what_a_laboratory_made_is_gone_with_it() -> Result<()> {
     let lab = Lab::with_nodes(&["alpha"]).build()?;
     let (dir, device) = (lab.node("alpha").dir().to_owned(), lab.node("alpha").disk().device().to_owned());
-    let mark = dir
-        .parent()
-        .and_then(|run| run.file_name())
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let mark = dir.strip_prefix("/run/ha-lab").ok().and_then(|below| below.iter().next());
+    let mark = mark.map(|name| name.to_string_lossy().into_owned()).expect("its files are there");
     drop(lab);
     assert!(!dir.exists());
     let left = |list: &str| std::fs::read_to_string(list).unwrap_or_default().contains(&mark);

@@ -96,6 +96,7 @@ fn a_holder_that_lost_the_gateway_hands_over_to_a_node_that_reaches_it() -> Resu
     let cluster = Cluster::with_leases(Lab::with_nodes(&["alpha", "beta"]), 2, &[("web", web)], Lease::Lasting)?;
     cluster.start()?;
     cluster.until_placed("web", "alpha");
+    cluster.lab().witness().until_served_by("web", &["alpha"]);
     // The gateway is on the first network; contact goes on over the second.
     cluster.lab().link("alpha", 0, Conditions::CUT);
     cluster.until_placed("web", "beta");

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use ha_tests::cluster::{Lease, served};
-use ha_tests::{Cluster, Files, Lab, Load, Result, Trouble, Work, eventually};
+use ha_tests::{Cluster, Lab, Load, Result, Trouble, Work, eventually};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -117,7 +117,7 @@ fn fifty_busy_programs_and_heavy_writing_move_nothing() -> Result<()> {
     let web = served("web", &["alpha", "beta"])?;
     let other = ha_tests::cluster::witnessed("other", &["beta", "alpha"], 10)?;
     let hierarchies = [("web", web), ("other", other), ("watched", watched())];
-    let lab = Lab::with_nodes(&["alpha", "beta"]).files(Files::InMemory);
+    let lab = Lab::with_nodes(&["alpha", "beta"]);
     let cluster = Cluster::with_leases(lab, 2, &hierarchies, Lease::Lasting)?;
     cluster.start()?;
     for (name, node) in [("web", "alpha"), ("other", "beta"), ("watched", "beta")] {
