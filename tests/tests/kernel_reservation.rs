@@ -9,6 +9,9 @@ use ha_tests::kernel::{Guest, KernelLab, Network, Paths, disk_link};
 use ha_tests::{Result, Trouble, eventually, program};
 use nix::errno::Errno;
 
+/// What is printed of a command that was not sent.
+const OWN_TRAFFIC: &str = "sda: this node reads or writes on the path all the time";
+
 /// A path that is lost and comes back is used again under the same key, and a preemption takes the writes of all paths away.
 #[test]
 fn both_paths_of_a_multipath_disk_are_registered_and_preempted() -> Result<()> {
@@ -30,7 +33,7 @@ fn both_paths_of_a_multipath_disk_are_registered_and_preempted() -> Result<()> {
     }
 
     disk(beta, &["register-ignoring", "0xb"])?;
-    cut_off(beta, "0xb", "0xa");
+    cut_off(beta, "0xb", "0xa")?;
     registered_on_both_paths(beta, 'b');
     assert_eq!(write(beta)?.error, None);
     assert_eq!(write(alpha)?, Written { acknowledged: 0, error: Some(Errno::EBADE as i32) });
@@ -48,13 +51,13 @@ fn who_reads_a_disk_all_the_time_cuts_its_holder_off_without_an_abort() -> Resul
     read_without_a_pause(beta)?;
     disk(beta, &["register-ignoring", "0xb"])?;
     let refused = reservation(beta, None, &["preempt-and-abort", "0xb", "0xa"])?.output;
-    assert!(refused.contains("sda: this node reads or writes on the path all the time"), "{refused}");
+    assert!(refused.contains(OWN_TRAFFIC), "{refused}");
     disk(beta, &["preempt", "0xb", "0xa"])?;
     assert!(disk(beta, &["show"])?.contains("reserved by 0x000000000000000b"));
 
     // A node that does not read may have others' reads aborted, which their kernel begins anew.
     disk(alpha, &["register-ignoring", "0xa"])?;
-    cut_off(alpha, "0xa", "0xb");
+    cut_off(alpha, "0xa", "0xb")?;
     assert!(disk(beta, &["show"])?.contains("reserved by 0x000000000000000a"));
     Ok(())
 }
@@ -181,9 +184,14 @@ fn write(node: &Guest) -> Result<Written> {
     serde_json::from_str(&said).map_err(|error| Trouble::new(format!("{error}: {said}")))
 }
 
-/// Preempts a holder and aborts its commands, as soon as nothing is under way on the path, such as a scan of udev's.
-fn cut_off(node: &Guest, key: &str, victim: &str) {
-    eventually("the holder is cut off", || disk(node, &["preempt-and-abort", key, victim]));
+/// Preempts a holder and aborts its commands, as soon as nothing of the node's is under way on the path, such as a scan of udev's.
+fn cut_off(node: &Guest, key: &str, victim: &str) -> Result<()> {
+    let ended =
+        eventually("the path is quiet", || match reservation(node, None, &["preempt-and-abort", key, victim]) {
+            Ok(ended) if ended.output.contains(OWN_TRAFFIC) => Err(ended.output),
+            sent => Ok(sent),
+        });
+    ended?.good().map(drop)
 }
 
 /// Runs the example program on the shared disk.
