@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::lab::program;
 use crate::node::{Node, address};
-use crate::trouble::{Result, Trouble, While as _};
+use crate::trouble::{Result, Trouble, While as _, end_of};
 use crate::wait::eventually;
 use crate::{Builder, Client, Lab};
 
@@ -377,9 +377,7 @@ impl<L: Machines> Drop for Cluster<L> {
     /// Tells what the agents logged. Of a test that passes nobody sees it; one that fails may panic, or return an error.
     fn drop(&mut self) {
         for node in self.lab.names() {
-            let log = self.lab.agent_log_of(&node);
-            let from = log.char_indices().rev().nth(8000).map_or(0, |(at, _)| at);
-            eprintln!("---- the agent of {node}:\n{}", &log[from..]);
+            eprintln!("---- the agent of {node}:\n{}", end_of(&self.lab.agent_log_of(&node), 8000));
         }
     }
 }

@@ -33,6 +33,12 @@ impl<E: std::error::Error> From<E> for Trouble {
     }
 }
 
+/// The last so many characters of a long text, for whoever reads why a test failed.
+pub(crate) fn end_of(text: &str, characters: usize) -> &str {
+    let from = text.char_indices().rev().nth(characters).map_or(0, |(at, _)| at);
+    &text[from..]
+}
+
 /// Adds what was being done to an error.
 pub(crate) trait While<T> {
     /// `what` completes "could not …".

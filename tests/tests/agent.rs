@@ -69,10 +69,7 @@ fn a_service_that_crashes_is_restarted_in_place() -> Result<()> {
     cluster.lab().witness().until_served_by("web", &["alpha"]);
     let killed = SystemTime::now();
     assert_eq!(cluster.node("alpha").kill_program("lab-service")?, 1);
-    eventually("a second instance has started", || {
-        let verdict = cluster.lab().witness().check().map_err(|trouble| trouble.to_string())?;
-        if verdict.of("web")[0].starts == 2 { Ok(()) } else { Err(format!("{verdict:?}")) }
-    });
+    cluster.lab().witness().until("a second instance has started", |verdict| verdict.of("web")[0].starts == 2);
     cluster.until_placed("web", "alpha");
     assert_eq!(cluster.lab().witness().check()?.nodes_of("web"), ["alpha"]);
     let (known, back) = eventually("alpha tells of it", || {

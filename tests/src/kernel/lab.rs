@@ -14,7 +14,7 @@ use crate::command::{run, run_with_input};
 use crate::iscsi::{Initiator, Session};
 use crate::node::within;
 use crate::run::Run;
-use crate::trouble::{Result, Trouble, While as _};
+use crate::trouble::{Result, Trouble, While as _, end_of};
 use crate::wait::{eventually, patience};
 
 /// The name of the guest that has the disks.
@@ -275,8 +275,7 @@ impl Drop for KernelLab {
     fn drop(&mut self) {
         for guest in self.nodes.iter().chain([&self.target]) {
             let text = guest.console() + &guest.log("power");
-            let from = text.char_indices().rev().nth(6000).map_or(0, |(at, _)| at);
-            eprintln!("---- the console of {}:\n{}", guest.name(), &text[from..]);
+            eprintln!("---- the console of {}:\n{}", guest.name(), end_of(&text, 6000));
         }
     }
 }

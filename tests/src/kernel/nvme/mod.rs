@@ -25,7 +25,7 @@ use super::remote::Ended;
 use super::spec::{COMMANDS, Network};
 use crate::lab::program;
 use crate::run::Run;
-use crate::trouble::{Result, Trouble, While as _};
+use crate::trouble::{Result, Trouble, While as _, end_of};
 use crate::wait::{eventually, patience};
 
 /// The hosts, in the order of their identifiers.
@@ -122,9 +122,7 @@ impl Drop for NvmeLab {
     fn drop(&mut self) {
         let _ = self.emulator.kill();
         let _ = self.emulator.wait();
-        let text = self.console();
-        let from = text.char_indices().rev().nth(6000).map_or(0, |(at, _)| at);
-        eprintln!("---- the guest's console:\n{}", &text[from..]);
+        eprintln!("---- the guest's console:\n{}", end_of(&self.console(), 6000));
     }
 }
 
